@@ -34,6 +34,8 @@ class Sent:
     """Peak memory in MiB beyond that after the files were made."""
     block: float
     """The longest block of the loop in seconds."""
+    block_cpu: float
+    """The longest CPU time between two ticks of the loop in seconds."""
     seconds: float
 
 
@@ -62,10 +64,13 @@ def report(taken: Sequence[Sent]) -> str:
                 f"{memory / (first.workers * first.mebibytes):.2f}",
                 f"{statistics.median(blocks):.0f}",
                 f"{blocks[0]:.0f} to {blocks[-1]:.0f}",
+                f"{statistics.median(each.block_cpu for each in these) * 1e3:.0f}",
                 f"{statistics.median(each.seconds for each in these):.1f}",
             ]
         )
-    return table(["", "peak MiB above the files", "of the files", "longest block, ms", "spread", "s"], cells)
+    return table(
+        ["", "peak MiB above the files", "of the files", "longest block, ms", "spread", "of CPU, ms", "s"], cells
+    )
 
 
 async def _send(loop: str, url: str, workers: int, mebibytes: int) -> Sent:
@@ -83,7 +88,7 @@ async def _send(loop: str, url: str, workers: int, mebibytes: int) -> Sent:
             report = await FanOut(altcraft, commands, concurrency=workers).finish()
     elapsed = time.perf_counter() - began
     assert report.done == workers, report
-    return Sent(loop, workers, mebibytes, peak() - before, blocks.longest, elapsed)
+    return Sent(loop, workers, mebibytes, peak() - before, blocks.longest, blocks.longest_cpu, elapsed)
 
 
 def _main() -> None:

@@ -29,6 +29,8 @@ class Listed:
     items: int
     block: float
     """The longest block of the loop in seconds."""
+    block_cpu: float
+    """The longest CPU time between two ticks of the loop in seconds."""
     cpu: float
     seconds: float
     memory: float
@@ -60,12 +62,13 @@ def report(taken: Sequence[Listed]) -> str:
                 f"{loop}, {these[0].items:,} dispatches",
                 f"{statistics.median(blocks):.1f}",
                 f"{blocks[0]:.1f} to {blocks[-1]:.1f}",
+                f"{statistics.median(each.block_cpu for each in these) * 1e3:.1f}",
                 f"{statistics.median(each.cpu for each in these):.2f}",
                 f"{statistics.median(each.seconds for each in these):.2f}",
                 f"{statistics.median(each.memory for each in these):,.0f}",
             ]
         )
-    return table(["", "longest block, ms", "spread", "CPU s", "s", "peak MiB above imports"], cells)
+    return table(["", "longest block, ms", "spread", "of CPU, ms", "CPU s", "s", "peak MiB above imports"], cells)
 
 
 async def _list(loop: str, url: str, items: int) -> Listed:
@@ -77,7 +80,7 @@ async def _list(loop: str, url: str, items: int) -> Listed:
             listed = await direct.dispatches()
         elapsed, used = time.perf_counter() - began, time.process_time() - cpu
     assert len(listed) == items
-    return Listed(loop, items, blocks.longest, used, elapsed, peak() - before)
+    return Listed(loop, items, blocks.longest, blocks.longest_cpu, used, elapsed, peak() - before)
 
 
 def _main() -> None:

@@ -12,11 +12,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
+from benchmarks.machine import cpu_seconds, table
+from benchmarks.server import Starts, new_event_loop
 from dispatchkit import DirectClient, Ledger, StartDispatch, State
 from dispatchkit.core.fanout.outcome import Report
 from dispatchkit.ledger.postgres.store import PostgresStore
@@ -35,6 +40,13 @@ else:
 
 TOKEN = "c2FuZGJveDpzYW5kYm94"
 TURNS = 6
+ROUNDS = 5
+LATENCY = 0.02
+"""Seconds until the provider of the workers answers."""
+CONCURRENCY = (16, 64)
+"""Calls in flight of each worker. On two cores, two workers with 64 need more CPU time than there is."""
+CHUNK = 500
+TARGETS = 8000
 
 
 @contextlib.contextmanager
@@ -124,35 +136,127 @@ async def chunk_cost(dsn: str, url: str, count: int = 200) -> tuple[float, float
         return put, (taken[-1] - taken[0]) / (count - 1)
 
 
-def workers(dsn: str, url: str, number: int, count: int) -> float:
-    """Launches a second by so many worker processes."""
-    name = f"workers-{number}"
+@dataclass(frozen=True)
+class Worked:
+    """One planned run, launched by worker processes."""
+
+    rate: float
+    """Launches a second, from the first to the last one that reached the provider."""
+    worker_cpu: float
+    """CPU seconds of the workers for each launch."""
+    idle: float
+    """The share of the machine's CPU time that nothing used. Near 0, the machine is what limits the workers."""
+
+
+_arrivals: list[float] = []
+
+
+class _Answering(Starts):
+    """Notes when each request arrives, and answers `LATENCY` later."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.now = super().data_received
+
+    def data_received(self, data: bytes) -> None:
+        _arrivals.extend([time.perf_counter()] * data.count(b"\r\n\r\n"))
+        asyncio.get_running_loop().call_later(LATENCY, self.now, data)
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[str]:
+    """The provider on a thread of this process. It costs less CPU time than the sandbox, which would be a limit."""
+    loop = new_event_loop()
+    server = loop.run_until_complete(loop.create_server(_Answering, "127.0.0.1", 0, backlog=512))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+def workers(dsn: str, url: str, number: int, *, concurrency: int, count: int = TARGETS) -> Worked:
+    """Plan a run in chunks, and let so many worker processes launch it to its end.
+
+    The run counts from its first launch, so the start of the processes and the plan are no part of it. Its end is: a
+    worker that has no chunk left waits for the other one.
+    """
 
     async def plan() -> None:
         async with DirectClient(TOKEN, base_url=url) as direct, Ledger(dsn) as ledger:
-            first = 1 + 40_000 * (number - 1)
-            chunks = await plan_chunks(ledger, name, direct, map(StartDispatch, range(first, first + count)), size=500)
-            await enqueue(await in_postgres(ledger), [(name, chunk) for chunk in chunks])
+            await plan_chunks(ledger, "run", direct, map(StartDispatch, range(1, count + 1)), size=CHUNK)
 
-    async def until(done: int) -> float:
+    async def deliver() -> None:
         async with Ledger(dsn) as ledger:
-            while (await ledger.counts(name)).done < done:  # noqa: ASYNC110 - of processes
-                await asyncio.sleep(0.05)
-            return time.perf_counter()
+            await enqueue(await in_postgres(ledger), [("run", chunk) for chunk in range(count // CHUNK)])
 
+    asyncio.run(plan())
     command = [sys.executable, "-m", "dispatchkit", "worker", "--ledger", dsn, "--url", f"direct={url}"]
+    command += ["--concurrency", str(concurrency)]
     environment = {**os.environ, "DISPATCHKIT_DIRECT_TOKEN": TOKEN}
     started = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(number)]
-    for worker in started:
-        assert worker.stderr is not None
-        worker.stderr.readline()
-    asyncio.run(plan())
-    began = asyncio.run(until(count // 10))
-    rate = count * 0.9 / (asyncio.run(until(count)) - began)
-    for worker in started:
-        worker.terminate()
-        worker.communicate()
-    return rate
+    try:
+        for worker in started:
+            assert worker.stderr is not None
+            worker.stderr.readline()
+        _arrivals.clear()
+        cpu, (busy, total) = _cpu(started), _machine()
+        asyncio.run(deliver())
+        until = time.perf_counter() + 120
+        while len(_arrivals) < count:
+            if time.perf_counter() > until:
+                raise RuntimeError(f"{len(_arrivals):,} of {count:,} targets were launched in 120 s")
+            time.sleep(0.05)
+        used, (busy_after, total_after) = _cpu(started) - cpu, _machine()
+    finally:
+        for worker in started:
+            worker.terminate()
+            worker.communicate()
+    arrivals = sorted(_arrivals)
+    idle = 1 - (busy_after - busy) / max(1, total_after - total)
+    return Worked((count - 1) / (arrivals[-1] - arrivals[0]), used / count, idle)
+
+
+def _cpu(processes: Iterable[subprocess.Popen[str]]) -> float:
+    return sum(cpu_seconds(process.pid) or 0.0 for process in processes)
+
+
+def _machine() -> tuple[int, int]:
+    """Busy and all CPU time of the machine so far, in ticks; nothing without /proc."""
+    try:
+        ticks = list(map(int, Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]))
+    except OSError:
+        return 0, 0
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def compare_workers(create: Callable[[], str], *, concurrency: int, rounds: int) -> str:
+    """Two workers and one, in turns."""
+    taken: list[tuple[Worked, Worked]] = []
+    with _answering() as url:
+        for turn in range(rounds):
+            order = (1, 2) if turn % 2 else (2, 1)
+            by_number = {number: workers(create(), url, number, concurrency=concurrency) for number in order}
+            taken.append((by_number[1], by_number[2]))
+    gains = sorted(two.rate / one.rate for one, two in taken)
+    rows = [
+        [
+            f"{'two workers' if number else 'one worker'}",
+            f"{statistics.median(pair[number].rate for pair in taken):,.0f}",
+            f"{statistics.median(pair[number].worker_cpu for pair in taken) * 1e6:,.0f}",
+            f"{statistics.median(pair[number].idle for pair in taken):.0%}",
+        ]
+        for number in (0, 1)
+    ]
+    cells = table(["", "launches/s", "CPU us a launch", "machine idle"], rows)
+    what = f"{concurrency} in flight each, {LATENCY * 1000:.0f} ms"
+    return (
+        f"{what}: two workers are {statistics.median(gains):.2f} times one ({gains[0]:.2f} to {gains[-1]:.2f})\n{cells}"
+    )
 
 
 def main() -> None:
@@ -174,11 +278,8 @@ def main() -> None:
                         )
             put, take = asyncio.run(chunk_cost(asyncio.run(server.create()), url))
             print(f"a chunk in the engine: {put * 1000:.1f} ms to enqueue, {take * 1000:.1f} ms to take and finish")
-        for latency in (0.02, 0.1):
-            with provider(latency) as url:
-                one, two = (workers(asyncio.run(server.create()), url, number, 8000) for number in (1, 2))
-            what = f"64 in flight each, {latency * 1000:.0f} ms"
-            print(f"two workers, {what}: {two / one:.2f} times one ({two:,.0f} and {one:,.0f} launches a second)")
+        for concurrency in CONCURRENCY:
+            print(compare_workers(lambda: asyncio.run(server.create()), concurrency=concurrency, rounds=ROUNDS))
     finally:
         server.stop("immediate")
         server.remove()

@@ -150,13 +150,14 @@ class Attachment(_Encoded, Value):
         return {"name": self.name, "data": f"data:{self.media_type};base64,{data}"}
 
     def base64(self) -> Base64Part:
-        """The contents in Base64. All requests share them."""
+        """The contents in Base64, for one more request. All requests share them."""
         try:
-            return self._base64
+            encoded = self._base64
         except AttributeError:
             encoded = Base64Part(self.data)
             object.__setattr__(self, "_base64", encoded)
-            return encoded
+        encoded.requests += 1
+        return encoded
 
 
 @attrs.frozen

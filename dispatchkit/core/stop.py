@@ -32,45 +32,48 @@ class StopSignal:
         'stopped'
     """
 
-    __slots__ = ("_blocks", "is_set")
+    __slots__ = ("blocks", "is_set")
 
     def __init__(self) -> None:
         self.is_set = False
         """Whether nothing new may start."""
-        self._blocks: set[Interruptible] = set()
+        self.blocks: set[Interruptible] = set()
+        """The blocks that a task is in now."""
 
     def set(self) -> None:
         """End all interruptible waits. A second call does nothing."""
         if not self.is_set:
             self.is_set = True
-            for block in list(self._blocks):
+            for block in list(self.blocks):
                 block.interrupt()
 
-    def interruptible(self) -> Interruptible:
+    def interruptible(self, *others: StopSignal) -> Interruptible:
         """A block whose waits a stop ends. The block is then left, and the code after it goes on.
 
         A value that the block was about to get may be missing, so check `is_set` afterwards. A cancellation by other
         code still raises ``CancelledError``.
+
+        Args:
+            others: Further signals that end the waits. One block costs less than one for each signal.
         """
-        return Interruptible(self, self._blocks)
+        return Interruptible((self, *others))
 
     @property
     def waiting(self) -> frozenset[asyncio.Task[object]]:
         """The tasks that are in such a block now."""
-        return frozenset(block.task for block in self._blocks)
+        return frozenset(block.task for block in self.blocks)
 
 
 class Interruptible:
     """The block of `StopSignal.interruptible`. One task may enter the same object again and again."""
 
-    __slots__ = ("_blocks", "_cancelling_before", "_interrupted", "_signal", "task")
+    __slots__ = ("_cancelling_before", "_interrupted", "_signals", "task")
 
     task: asyncio.Task[object]
     """The task in the block."""
 
-    def __init__(self, signal: StopSignal, blocks: set[Interruptible]) -> None:
-        self._signal = signal
-        self._blocks = blocks
+    def __init__(self, signals: tuple[StopSignal, ...]) -> None:
+        self._signals = signals
         self._interrupted = False
 
     def __enter__(self) -> None:
@@ -78,14 +81,18 @@ class Interruptible:
         assert task is not None  # noqa: S101 - only coroutines wait
         self.task = task
         self._cancelling_before = task.cancelling()
-        self._blocks.add(self)
-        if self._signal.is_set:
+        is_set = False
+        for signal in self._signals:
+            signal.blocks.add(self)
+            is_set = is_set or signal.is_set
+        if is_set:
             self.interrupt()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._blocks.discard(self)
+        for signal in self._signals:
+            signal.blocks.discard(self)
         if not self._interrupted:
             return False
         self._interrupted = False
@@ -107,6 +114,6 @@ class Interruptible:
             loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        if self in self._blocks and not self._interrupted:
+        if self in self._signals[0].blocks and not self._interrupted:
             self._interrupted = True
             self.task.cancel()

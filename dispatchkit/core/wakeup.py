@@ -10,7 +10,7 @@ from typing import Protocol
 
 from dispatchkit.core.clock import SYSTEM, Clock, timer_seconds
 
-__all__ = ["Sleepers", "Timer", "call_later", "rest", "wake"]
+__all__ = ["Sleepers", "Timer", "call_later", "rest", "running_loop", "wake"]
 
 
 def _complete(future: asyncio.Future[None]) -> None:
@@ -18,14 +18,18 @@ def _complete(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of this thread that runs now; None if none does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def wake(future: asyncio.Future[None]) -> None:
     """Complete a future, from any thread."""
     loop = future.get_loop()
-    try:
-        here = asyncio.get_running_loop()
-    except RuntimeError:
-        here = None
-    if here is loop:
+    if running_loop() is loop:
         _complete(future)
         return
     with contextlib.suppress(RuntimeError):  # its loop is closed

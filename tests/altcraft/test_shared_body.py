@@ -77,6 +77,16 @@ async def test_file_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [_SLICE] * 4
 
 
+async def test_file_of_one_request_is_not_kept() -> None:
+    file = Attachment.from_bytes(contents(4 * _SLICE), name="a.bin")
+    async with Listener(YES["json"]) as listener, AltcraftClient(listener.url, "token") as altcraft:
+        await altcraft.launch_broadcast(1, attachments=[file])
+        assert file._base64._pieces == [None] * 4
+        await altcraft.launch_broadcast(2, attachments=[file])
+    assert [len(piece or b"") for piece in file._base64._pieces] == [PIECE] * 4
+    assert listener.requests[1].body.partition(b"base64,")[2] == listener.requests[0].body.partition(b"base64,")[2]
+
+
 async def test_loop_turns_between_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     turns, seen = 0, list[int]()
     real = Base64Part.pieces
@@ -105,7 +115,8 @@ def test_requests_share_the_base64() -> None:
     file = Attachment.from_bytes(b"1", name="a.bin")
     client = AltcraftClient("https://example.com", "token")
     requests = [client._call(LaunchBroadcast(number, attachments=[file])).request for number in (1, 2)]
-    assert [request.parts and request.parts[1] for request in requests] == [file.base64()] * 2
+    assert [request.parts and request.parts[1] for request in requests] == [file._base64] * 2
+    assert file._base64.requests == 2
     assert [request.body_size for request in requests] == [len(request.body or b"") for request in requests]
 
 

@@ -128,6 +128,27 @@ async def test_two_signals_end_one_wait() -> None:
     assert not calling.cancelling()
 
 
+@pytest.mark.parametrize("which", [0, 1])
+async def test_one_block_has_two_signals(which: int) -> None:
+    signals = StopSignal(), StopSignal()
+
+    async def call() -> str:
+        with signals[0].interruptible(signals[1]):
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)  # no cancellation is left over
+        return "stopped"
+
+    calling = asyncio.ensure_future(call())
+    await turns(2)
+    assert signals[0].waiting == signals[1].waiting == {calling}
+    signals[which].set()
+    assert await calling == "stopped"
+    assert not calling.cancelling()
+    assert signals[0].waiting == signals[1].waiting == set()
+    async with asyncio.timeout(5):
+        assert await call() == "stopped"  # one of them is set before
+
+
 async def test_thread_may_set() -> None:
     stop = StopSignal()
     waiting = asyncio.ensure_future(wait(stop))

@@ -35,6 +35,7 @@ from dispatchkit import (
     RunStoppedError,
     StartDispatch,
 )
+from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
 from dispatchkit.ledger.postgres import store as postgres
 from dispatchkit.ledger.store import LEASE_TIMEOUT
 from dispatchkit.sandbox import Sandbox
@@ -71,6 +72,33 @@ async def test_redelivered_chunk_launches_once(dsn: str, played: Sandbox, direct
         await launch_chunk(dsn, "r", chunk, client=direct)
     assert await launch_chunk(dsn, "r", 0, client=direct) == Report(done=10, not_started=0, previously_finished=10)
     assert played.launches == dict.fromkeys(range(1, 21), 1)
+
+
+async def test_only_first_chunk_ramps(
+    dsn: str, played: Sandbox, direct: DirectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ramps: list[int] = []
+    monkeypatch.setattr(AdaptiveLimit, "ramp", lambda _: ramps.append(1))
+    async with Ledger(dsn) as ledger:
+        for count, run in enumerate(("first", "second"), 1):
+            await plan_chunks(ledger, run, direct, map(StartDispatch, range(1, 31)), size=10)
+            for chunk in (0, 1, 2):
+                await launch_chunk(ledger, run, chunk, client=direct)
+                assert len(ramps) == count
+        await release_leases(await in_postgres(ledger))
+    assert played.launches == dict.fromkeys(range(1, 31), 2)
+
+
+async def test_refused_chunk_proves_nothing(
+    dsn: str, played: Sandbox, direct: DirectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ramps: list[int] = []
+    monkeypatch.setattr(AdaptiveLimit, "ramp", lambda _: ramps.append(1))
+    await plan_chunks(dsn, "r", direct, map(StartDispatch, range(200_001, 200_021)), size=10)
+    for chunk in (0, 1):
+        assert (await launch_chunk(dsn, "r", chunk, client=direct)).rejected == 10
+    assert len(ramps) == 2
+    assert not played.launches
 
 
 async def test_contended_chunk_has_one_launcher(dsn: str, played: Sandbox, direct: DirectClient) -> None:

@@ -127,6 +127,8 @@ class Client(AsyncOnly, Generic[W]):
         self._account = None if account is None else label("account", account)
         self._profile: str | None = None
         self._launch_options: str | None = None
+        self._accepted_runs = set[str]()
+        """Runs with a launch that the provider has accepted: their further chunks need no ramp."""
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         in_process = (self.provider, str(self._origin), account or secret.account())
         self._pace = pace

@@ -99,7 +99,7 @@ class PacedGate:
         """See `Gate.acquire`."""
         if self._clock.monotonic() <= until and (permit := self._pacer.try_acquire()):
             return permit
-        with self._stop.interruptible(), self._closed.interruptible():
+        with self._stop.interruptible(self._closed):
             return await self._pacer.acquire(until=until)
         return 0
 

@@ -108,7 +108,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._settings = settings
         self._commands: Iterator[Command[Never, R_co]] | AsyncIterator[Command[Never, R_co]] | None = None
         length: int | None = None
-        self._repeats = Repeats(settings.run)
+        self._repeats = Repeats(settings.run, blocks=settings.ledger is not None)
         mode = repeat_mode(settings.repeats, commands)
         self._skips_repeats = mode == "skip"
         if commands is not None:
@@ -286,8 +286,9 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._pool.previously_finished.update(planned.final)
         self._pool.launched_elsewhere = planned.launched_elsewhere
         self._tell_start()
-        # An earlier success shows that the provider accepts the token.
-        self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
+        # An earlier success shows that the provider accepts the token. Another chunk of the run may have had it.
+        is_accepted = self._pool.previously_finished[State.DONE] or self._run in self._client._accepted_runs
+        self._pacer.begin_run(self, ramp=not is_accepted)
         if count := self._settings.canary if planned.canary is None else planned.canary:
             self._launch_first(count, planned)
         elif self._settings.canary:
@@ -406,6 +407,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
             if self._opened:
                 self._opened = False
                 self._pacer.end_run(self)
+                if self._run is not None and self.report.done:
+                    self._client._accepted_runs.add(self._run)
                 try:
                     await self._source.close()
                 except LedgerError as unwritten:

@@ -22,7 +22,15 @@ from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.validators import a_kind, brief
 
-__all__ = ["RepeatMode", "Repeats", "check_repeat_mode", "refuse_repeats", "repeat_mode", "without_repeats"]
+__all__ = [
+    "LargeValueError",
+    "RepeatMode",
+    "Repeats",
+    "check_repeat_mode",
+    "refuse_repeats",
+    "repeat_mode",
+    "without_repeats",
+]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -37,6 +45,8 @@ RepeatMode: TypeAlias = Literal["skip", "launch", "refuse"]
 
 _MODES: tuple[str, ...] = get_args(RepeatMode)
 _DIGEST_BYTES = 16
+_LARGE = 256 * 1024
+"""Bytes of a large value, whose digest takes 0.3 ms or more."""
 _NO_DIGEST = b""
 """Stands for the digest of the first settings until others come."""
 
@@ -46,12 +56,15 @@ class Repeats:
 
     Args:
         run: The name of the run, for the log.
+        blocks: Whether a large value is read at once. If not, it raises `LargeValueError`, so that the event loop need
+            not wait for it.
     """
 
-    __slots__ = ("_kinds", "_run", "count")
+    __slots__ = ("_digests", "_kinds", "_run", "count")
 
-    def __init__(self, run: str | None = None) -> None:
+    def __init__(self, run: str | None = None, *, blocks: bool = True) -> None:
         self._run = run
+        self._digests = _Digests(blocks=blocks)
         self._kinds: dict[type[object], _Kind | None] = {}
         self.count = 0
         """Commands that were left out."""
@@ -63,10 +76,18 @@ class Repeats:
             kind = self._kinds[cls]
         except KeyError:
             kind = self._kinds[cls] = _kind_of(cls)
-        return kind is not None and kind.has(command)
+        return kind is not None and kind.has(command, self._digests)
+
+    def digest(self, large: LargeValueError) -> None:
+        """Read a large value, for the next `skips` of its command. Another thread may do this."""
+        self._digests.add(large.value)
 
     def skips(self, command: Command[W, R]) -> bool:
-        """Whether a command is left out. It is counted, and the first one is logged."""
+        """Whether a command is left out. It is counted, and the first one is logged.
+
+        Raises:
+            LargeValueError: `digest` must read a large value of the command first. The command is not taken.
+        """
         if not self.has(command):
             return False
         self.count += 1
@@ -151,7 +172,7 @@ class _Kind:
         self._last: tuple[object, ...] = ()
         self._last_digest = _NO_DIGEST
 
-    def has(self, command: object) -> bool:
+    def has(self, command: object, digests: _Digests) -> bool:
         number = self._id(command)
         if type(number) is not int or number < 0:
             return False
@@ -164,11 +185,13 @@ class _Kind:
                 return False
             self._last = others
         elif not all(map(is_, others, self._last)):
-            digest = _digest(others)
+            digest = _digest(others, digests)
             if digest is None:
+                digests.forget()
                 return False
             if self._last_digest == _NO_DIGEST:
-                self._digest_first()
+                self._digest_first(digests)
+            digests.forget()
             self._last, self._last_digest = others, digest
         digest = self._last_digest
         group = self._groups.get(digest)
@@ -183,9 +206,9 @@ class _Kind:
             self._groups[digest] = group
         return not group.add(number)
 
-    def _digest_first(self) -> None:
+    def _digest_first(self, digests: _Digests) -> None:
         """Compute the digest of the first settings. It costs 0.1 s for a large file, and most lists need none."""
-        first = _digest(self._last)
+        first = _digest(self._last, digests)
         if first is not None and _NO_DIGEST in self._groups:
             self._groups[first] = self._groups.pop(_NO_DIGEST)
 
@@ -210,25 +233,61 @@ class _OpaqueError(Exception):
     """A value that cannot be compared by its text."""
 
 
-def _digest(values: tuple[object, ...]) -> bytes | None:
+class LargeValueError(Exception):
+    """A large value must be read first: see `Repeats.digest`."""
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__()
+        self.value = value
+
+
+class _Digests:
+    """The digests of large values, until their command is taken."""
+
+    __slots__ = ("_blocks", "_known")
+
+    def __init__(self, *, blocks: bool) -> None:
+        self._blocks = blocks
+        self._known: dict[int, tuple[bytes, bytes]] = {}
+
+    def add(self, value: bytes) -> None:
+        self._known[id(value)] = value, _digest_of(value)  # the id stays that of the value, which is kept
+
+    def of(self, value: bytes) -> bytes:
+        known = self._known.get(id(value))
+        if known is not None:
+            return known[1]
+        if not self._blocks:
+            raise LargeValueError(value)
+        return _digest_of(value)
+
+    def forget(self) -> None:
+        self._known.clear()
+
+
+def _digest_of(value: bytes) -> bytes:
+    return blake2b(value, digest_size=_DIGEST_BYTES).digest()
+
+
+def _digest(values: tuple[object, ...], digests: _Digests) -> bytes | None:
     """128 bits that tell values apart; None where one of them is of a type that is not known."""
     state = blake2b(digest_size=_DIGEST_BYTES)
-    return state.digest() if _fed(state.update, values) else None
+    return state.digest() if _fed(state.update, values, digests.of) else None
 
 
 def _is_comparable(values: tuple[object, ...]) -> bool:
-    return _fed(lambda _: None, values)
+    return _fed(lambda _: None, values, lambda _: b"")
 
 
-def _fed(update: Callable[[bytes], None], values: tuple[object, ...]) -> bool:
+def _fed(update: Callable[[bytes], None], values: tuple[object, ...], digest: Callable[[bytes], bytes]) -> bool:
     try:
-        _feed(update, values)
+        _feed(update, values, digest)
     except _OpaqueError:
         return False
     return True
 
 
-def _feed(update: Callable[[bytes], None], value: object) -> None:
+def _feed(update: Callable[[bytes], None], value: object, digest: Callable[[bytes], bytes]) -> None:
     """Write a value with its type and its length, so that no two values are written alike."""
     if isinstance(value, str):
         data = value.encode("utf-8", "surrogatepass")
@@ -240,20 +299,20 @@ def _feed(update: Callable[[bytes], None], value: object) -> None:
         update(f"{type(value).__name__}{value!r};".encode())
     elif isinstance(value, bytes):
         update(b"b%d:" % len(value))
-        update(value)
+        update(value if len(value) < _LARGE else digest(value))
     elif isinstance(value, Mapping):
         items = sorted(cast("Mapping[str, object]", value).items(), key=itemgetter(0))
         update(b"m%d:" % len(items))
         for item in items:
-            _feed(update, item)
+            _feed(update, item, digest)
     elif isinstance(value, list | tuple):
         items_of = cast("list[object] | tuple[object, ...]", value)
         update(b"l%d:" % len(items_of))
         for element in items_of:
-            _feed(update, element)
+            _feed(update, element, digest)
     elif attrs.has(type(value)):
-        _feed(update, f"{type(value).__module__}.{type(value).__qualname__}")
+        _feed(update, f"{type(value).__module__}.{type(value).__qualname__}", digest)
         names = _fields(cast("type[attrs.AttrsInstance]", type(value)))
-        _feed(update, tuple(getattr(value, name) for name in names))
+        _feed(update, tuple(getattr(value, name) for name in names), digest)
     else:
         raise _OpaqueError

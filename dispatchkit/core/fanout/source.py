@@ -9,7 +9,7 @@ from typing import Never, TypeVar, cast
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.journal import PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
-from dispatchkit.core.fanout.repeats import Repeats
+from dispatchkit.core.fanout.repeats import LargeValueError, Repeats
 from dispatchkit.core.validators import async_iterable, int_in_range, shown
 
 __all__ = ["IterableSource", "iterate"]
@@ -21,13 +21,15 @@ W = TypeVar("W")
 class IterableSource:
     """The source of a run without a ledger. See `Source`, whose methods these are."""
 
-    __slots__ = ("_commands", "_length", "_repeats", "_taken", "_turn", "_waits")
+    __slots__ = ("_commands", "_held", "_length", "_repeats", "_taken", "_turn", "_waits")
 
     def __init__(self, length: int | None, repeats: Repeats | None = None) -> None:
         self._length = length
         self._repeats = repeats
         self._commands: Iterator[Command[Never, object]] = iter(())
         self._waits: AsyncIterator[Command[Never, object]] | None = None
+        self._held: Command[Never, object] | None = None
+        """The next command, if one of its values must be read first."""
         self._taken = 0
         self._turn = asyncio.Lock()
 
@@ -43,28 +45,52 @@ class IterableSource:
         return PlanSummary(self._length, {})
 
     async def next_item(self) -> WorkItem[Never, object] | None:
-        """The next command that is no repeat."""
-        if self._waits is None:
-            return self.next_at_once()
+        """The next command that is no repeat. A thread reads its large values, as that takes 0.1 s for 100 MB."""
         while True:
             async with self._turn:  # two workers must not be inside one generator
-                command = await anext(self._waits, _END)
-            if command is _END:
-                return None
-            taken = cast("Command[Never, object]", command)
-            index = self._taken
-            self._taken = index + 1
-            if self._repeats is None or not self._repeats.skips(taken):
-                return WorkItem(index, taken)
+                if self._held is None and self._waits is None:
+                    item = self.next_at_once()
+                    if item is not None or self._held is None:
+                        return item
+                if self._held is None:
+                    assert self._waits is not None  # noqa: S101 - or it has returned
+                    command = await anext(self._waits, _END)
+                    if command is _END:
+                        return None
+                    self._held = cast("Command[Never, object]", command)
+                item = await self._held_item(self._held)
+            if item is not None:
+                return item
+
+    async def _held_item(self, command: Command[Never, object]) -> WorkItem[Never, object] | None:
+        while True:
+            try:
+                item = self._item(command)
+            except LargeValueError as large:
+                assert self._repeats is not None  # noqa: S101 - it has raised this
+                await asyncio.to_thread(self._repeats.digest, large)
+            else:
+                self._held = None
+                return item
 
     def next_at_once(self) -> WorkItem[Never, object] | None:
-        """The next command of a plain iterator that is no repeat."""
+        """The next command of a plain iterator that is no repeat; None at the end, or before a large value."""
+        if self._held is not None:
+            return None
         for command in self._commands:
-            index = self._taken
-            self._taken = index + 1
-            if self._repeats is None or not self._repeats.skips(command):
-                return WorkItem(index, command)
+            try:
+                if (item := self._item(command)) is not None:
+                    return item
+            except LargeValueError:
+                self._held = command
+                break
         return None
+
+    def _item(self, command: Command[Never, object]) -> WorkItem[Never, object] | None:
+        is_repeat = self._repeats is not None and self._repeats.skips(command)
+        index = self._taken
+        self._taken = index + 1
+        return None if is_repeat else WorkItem(index, command)
 
     def stop(self) -> None:
         """Do nothing: no claim waits here."""

@@ -129,15 +129,15 @@ class Pacer:
     def try_acquire(self) -> int:
         """Acquire a permit without waiting; 0 if there is none now."""
         with self._lock:
-            return self._try_acquire(self._clock.monotonic())
+            return 0 if self._waiters.in_order else self._try_acquire(self._clock.monotonic())
 
     def _try_acquire(self, now: float) -> int:
-        # Each attempt asks this, so it is written out: `_opens_at` and `_has_room`.
+        # Each attempt asks this while nothing waits, so it is written out: `_opens_at` and `_has_room`.
         opens = self._last_start + self._interval
         if opens < self._paused_until:  # noqa: PLR1730 - a call of `max` costs more
             opens = self._paused_until
         in_flight, limit = self._in_flight, self._adaptive_limit
-        if opens > now or self._waiters.in_order:
+        if opens > now:
             return 0
         if in_flight - self._stale_in_flight >= limit.limit or in_flight >= limit.maximum:
             return 0
@@ -166,14 +166,15 @@ class Pacer:
             now = self._clock.monotonic()
             if now > until:
                 return 0
-            if permit := self._try_acquire(now):
+            others = len(self._waiters.in_order)
+            if not others and (permit := self._try_acquire(now)):
                 return permit
-            if max(self._opens_at() + len(self._waiters) * self._interval, now) > until:
+            if until < math.inf and max(self._opens_at() + others * self._interval, now) > until:
                 return 0
             waiter = Waiter(until)
             self._waiters.append(waiter)
             # Behind others, the timer is set already: nothing has changed for them.
-            if until < math.inf or len(self._waiters) == 1 or not self._timer.runs_in(waiter.loop):
+            if until < math.inf or not others or not self._timer.runs_in(waiter.loop):
                 self._grant()
         try:
             while True:
@@ -431,7 +432,7 @@ class Pacer:
     def _grant_now(self) -> float:
         now = self._clock.monotonic()
         waiters = self._waiters
-        if not waiters:
+        if not waiters.in_order:
             self._next_start = math.inf
             self._timer.clear()
             return now
@@ -441,18 +442,18 @@ class Pacer:
         if self._adaptive_limit.slow and self._silent_at() <= now:
             self._adaptive_limit.grow()
             self._learnt = now
-        while opens <= now and self._has_room() and (waiter := waiters.popleft()) is not None:
+        has_room = self._has_room()
+        while opens <= now and has_room and (waiter := waiters.popleft()) is not None:
             if waiter.loop.is_closed():
                 continue  # the waiter ended with its loop
             waiter.previous = self._last_start
             waiter.slot = max(opens, now - _TIMER_SLACK) if timed else now
             waiter.permit = self._start(waiter.slot)
             waiter.wake()
-            opens = self._opens_at()
-        has_room = self._has_room()
+            opens, has_room = self._opens_at(), self._has_room()
         # A timer may be later than an interval: the attempts in flight start the rest of what was due.
-        self._due_start = opens if timed and not waiters and has_room and opens <= now else math.inf
-        self._next_start = opens if waiters and has_room else math.inf
+        self._due_start = opens if timed and not waiters.in_order and has_room and opens <= now else math.inf
+        self._next_start = opens if waiters.in_order and has_room else math.inf
         self._set_timer(now, opens if has_room else self._silent_at() if self._adaptive_limit.slow else math.inf)
         return now
 
@@ -465,7 +466,7 @@ class Pacer:
 
     def _set_timer(self, now: float, wake_at: float) -> None:
         waiter = self._timer.waiter
-        if waiter is None or waiter not in self._waiters or waiter.loop.is_closed():
+        if waiter is None or waiter not in self._waiters.in_order or waiter.loop.is_closed():
             waiter = self._waiters.head()
         if waiter is None:
             self._timer.clear()

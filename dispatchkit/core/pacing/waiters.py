@@ -48,9 +48,6 @@ class WaiterQueue:
     def __len__(self) -> int:
         return len(self.in_order)
 
-    def __contains__(self, waiter: Waiter | None) -> bool:
-        return waiter in self.in_order
-
     def append(self, waiter: Waiter) -> None:
         """Add a waiter at the end."""
         self.in_order[waiter] = None
@@ -76,9 +73,9 @@ class WaiterQueue:
 
     def head(self) -> Waiter | None:
         """The waiter at the head. Waiters whose event loop was closed are removed."""
-        for waiter in list(itertools.takewhile(lambda waiter: waiter.loop.is_closed(), self.in_order)):
+        while (waiter := next(iter(self.in_order), None)) is not None and waiter.loop.is_closed():
             del self.in_order[waiter]
-        return next(iter(self.in_order), None)
+        return waiter
 
     def expire(self, before: float) -> None:
         """Remove and wake all waiters whose deadline is before this moment."""

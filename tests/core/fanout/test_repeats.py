@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from dispatchkit import (
     ActivateMailing,
+    AltcraftClient,
     Attachment,
     Audience,
     DeactivateMailing,
@@ -26,9 +29,12 @@ from dispatchkit import (
     StopDispatch,
 )
 from dispatchkit.altcraft.reads import ReadStatus
+from dispatchkit.core.fanout import repeats as repeats_module
 from dispatchkit.core.fanout.id_set import IdSet
-from dispatchkit.core.fanout.repeats import Repeats
+from dispatchkit.core.fanout.repeats import _LARGE, Repeats
+from dispatchkit.core.fanout.source import IterableSource
 from tests.harness import played, starts
+from tests.wire import Listener, http
 
 
 async def aids(*ids: int) -> AsyncIterator[int]:
@@ -192,13 +198,98 @@ def test_dense_ids_are_cheap(command: Callable[[int], Any]) -> None:
 def test_shared_settings_need_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     files, repeats = (Attachment.from_bytes(b"1", name="a"),), Repeats()
     with monkeypatch.context() as patched:
-        patched.setattr("dispatchkit.core.fanout.repeats._digest", lambda _: pytest.fail("it was digested"))
+        patched.setattr("dispatchkit.core.fanout.repeats._digest", lambda *_: pytest.fail("it was digested"))
         taken = [repeats.has(LaunchBroadcast(number, attachments=files)) for number in (1, 2, 1)]
     assert taken == [False, False, True]
     equal = (Attachment.from_bytes(b"1", name="a"),)
     other = (Attachment.from_bytes(b"2", name="a"),)
     taken = [repeats.has(LaunchBroadcast(2, attachments=given)) for given in (other, equal, files)]
     assert taken == [False, True, True]
+
+
+LARGE_LIST = [(1, b"1"), (2, b"2"), (1, b"1"), (2, b"1"), (2, b"2")]
+"""Ids and the first bytes of their files. The third and the last one are repeats."""
+
+
+def with_files(*given: tuple[int, bytes]) -> list[LaunchBroadcast]:
+    """Launches with a large file each, of which no two share one."""
+    return [
+        LaunchBroadcast(number, attachments=[Attachment.from_bytes(first + bytes(_LARGE), name="a")])
+        for number, first in given
+    ]
+
+
+async def a_stream(commands: list[LaunchBroadcast]) -> AsyncIterator[LaunchBroadcast]:
+    for command in commands:
+        yield command
+
+
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads that read a large value."""
+    threads: list[int] = []
+    real = repeats_module._digest_of
+
+    def noted(value: bytes) -> bytes:
+        threads.append(threading.get_ident())
+        return real(value)
+
+    monkeypatch.setattr(repeats_module, "_digest_of", noted)
+    return threads
+
+
+@pytest.mark.parametrize("form", [list, a_stream])
+async def test_thread_reads_large_values(form: Callable[..., Any], readers: list[int]) -> None:
+    source = IterableSource(None, Repeats(blocks=False))
+    await source.open(form(with_files(*LARGE_LIST)), lambda: None)
+    items: list[tuple[int, int]] = []
+    while (item := source.next_at_once() or await source.next_item()) is not None:
+        items.append((item.index, item.command.mailing_id))  # type: ignore[attr-defined]
+    assert items == [(0, 1), (1, 2), (3, 2)]
+    assert len(readers) == 5
+    assert threading.get_ident() not in readers
+    assert source._repeats is not None
+    assert source._repeats.count == 2
+    assert not source._repeats._digests._known
+
+
+async def test_workers_wait_for_large_value() -> None:
+    source = IterableSource(None, Repeats(blocks=False))
+    await source.open(with_files(*LARGE_LIST), lambda: None)
+    assert source.next_at_once() is not None
+    assert source.next_at_once() is None
+    assert source.waits
+    assert source.next_at_once() is None, "the held command comes first"
+    items = await asyncio.gather(*(source.next_item() for _ in range(4)))
+    assert {item.index for item in items if item is not None} == {1, 3}
+    assert not source.waits
+
+
+async def test_cancelled_read_loses_no_command() -> None:
+    source = IterableSource(None, Repeats(blocks=False))
+    await source.open(with_files((1, b"1"), (2, b"2")), lambda: None)
+    assert source.next_at_once() is not None
+    taking = asyncio.ensure_future(source.next_item())
+    await asyncio.sleep(0)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    item = await source.next_item()
+    assert item is not None
+    assert item.index == 1
+    assert await source.next_item() is None
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_fan_out_skips_equal_large_files(readers: list[int], concurrency: int) -> None:
+    async with (
+        Listener(http(200, b'{"error": 0}')) as listener,
+        AltcraftClient(listener.url, "token") as altcraft,
+    ):
+        report = await FanOut(altcraft, with_files(*LARGE_LIST), concurrency=concurrency).finish()
+    assert report == Report(done=3, not_started=0, repeats=2)
+    assert len(listener.requests) == 3
+    assert threading.get_ident() not in readers
 
 
 def test_unknown_values_are_never_repeats() -> None:
