@@ -134,6 +134,30 @@ async def test_altcraft_deduplicates_request_ids(provider: Provider) -> None:
     writer.close()
 
 
+def test_proxy_cuts_closed_connection() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def play() -> None:
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        proxy = Proxy(server.sockets[0].getsockname()[1])
+        await proxy.open()
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        try:
+            while proxy.cut() == 0:  # noqa: ASYNC110 - not connected yet
+                await asyncio.sleep(0)
+            for _ in range(10):  # the connections close while the proxy still knows them
+                await asyncio.sleep(0)
+                proxy.cut()
+        finally:
+            writer.transport.abort()
+            proxy._writers.clear()
+            await proxy.close()
+            server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(play(), 10))
+
+
 async def test_proxy_holds_and_cuts(provider: Provider) -> None:
     proxy = Proxy(provider.port)
     await proxy.open()

@@ -1,4 +1,4 @@
-"""Explore the decisions of a call deeper than the suite does. See `python -m tests.proof --help`."""
+"""Explore the decisions of a call, and print the number of states. See `python -m tests.proof --help`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ parser.add_argument("--attempts", type=int, default=5, help="attempts of a call 
 parser.add_argument("--probes", type=int, default=6, help="state reads of a call (default: 6)")
 parser.add_argument("--surprises", type=int, default=1, help="stops, pauses, rivals, late wake-ups (default: 1)")
 given = parser.parse_args()
-began = time.perf_counter()
-states = explore_all(attempts=given.attempts, probes=given.probes, surprises=given.surprises)
-for name, count in states.items():
-    print(f"{count:>10,}  {name}")
-print(f"{sum(states.values()):>10,}  states in {time.perf_counter() - began:.0f} s")
+began = last = time.perf_counter()
+total = 0
+print(f"{'states':>12} {'merged':>12} {'outcomes':>12} {'s':>6}")
+for name, explored in explore_all(attempts=given.attempts, probes=given.probes, surprises=given.surprises):
+    now = time.perf_counter()
+    print(
+        f"{explored.states:>12,} {explored.merged:>12,} {explored.outcomes:>12,} {now - last:>6.0f}  {name}", flush=True
+    )
+    total, last = total + explored.states, now
+print(f"{total:,} states in {time.perf_counter() - began:.0f} s: nothing violated")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 from tenacity import wait_fixed
@@ -12,11 +12,13 @@ from dispatchkit import DispatchkitError, NotSentError, OutcomeUnknownError, Rej
 from dispatchkit.core.call.call_state import CallState, Event, Expired, Finish, Log, Probe, Send, Wait
 from dispatchkit.core.call.decide import decide
 from dispatchkit.core.command import Evidence
+from tests.proof.merge import Key, KeyOf, merged_key
 from tests.proof.provider import DISTINCT_KINDS, LAG, LATEST, MEMORY, Kind, World, begin, begin_takeover, events
 
-__all__ = ["ViolationError", "explore", "explore_all"]
+__all__ = ["Explored", "ViolationError", "check", "explore", "explore_all"]
 
 Decide = Callable[[CallState[Any, Any], Event[Any]], tuple[CallState[Any, Any], Any]]
+Visit = Callable[[CallState[Any, Any], World, Any], None]
 
 _EPSILON = 1e-9
 
@@ -25,11 +27,22 @@ class ViolationError(AssertionError):
     """A sequence of events after which something does not hold. Its text has the events."""
 
 
-@attrs.frozen
-class _Node:
+class Explored(NamedTuple):
+    """What an exploration has seen."""
+
+    states: int
+    """Points of calls that go on. Points with equal keys count once."""
+    merged: int
+    """Events that led to a point which was known already."""
+    outcomes: int
+    """Events that ended a call."""
+
+
+class _Node(NamedTuple):
     """One point of an exploration."""
 
-    key: tuple[object, ...]
+    key: Key
+    state: CallState[Any, Any]
     world: World
     event: Event[Any]
     action: Any
@@ -44,8 +57,20 @@ def explore(
     repeat_unclear: bool = True,
     surprises: int = 1,
     decide: Decide = decide,
-) -> int:
-    """Explore the calls of one kind of command. Returns the number of states.
+    key_of: KeyOf = merged_key,
+    visit: Visit | None = None,
+) -> Explored:
+    """Explore the calls of one kind of command.
+
+    Args:
+        kind: The kind.
+        attempts: Maximum number of attempts of a call.
+        probes: Maximum number of state reads of a call.
+        repeat_unclear: See `RetryPolicy.repeat_unclear`.
+        surprises: See `World.surprises`.
+        decide: The decisions to explore.
+        key_of: What tells points apart.
+        visit: Called with each point that is new.
 
     Raises:
         ViolationError: Something does not hold.
@@ -63,92 +88,81 @@ def explore(
         for has_one_id in (True, False):
             for repeats in (0, 1):
                 starts += begin_takeover(kind, policy, world, has_one_id=has_one_id, repeats=repeats)
-    is_open: dict[tuple[object, ...], bool] = {}
-    for state, after, event in starts:
-        _descend(kind, probes, decide, is_open, state, after, event)
-    return len(is_open)
+    explorer = _Explorer(kind, probes, decide, key_of, visit)
+    for start in starts:
+        explorer.descend(*start)
+    return Explored(len(explorer.is_open), explorer.merged, explorer.outcomes)
 
 
-def explore_all(*, attempts: int, probes: int, surprises: int = 1) -> dict[str, int]:
-    """Explore all kinds of commands, with and without retries of unclear calls. Returns the states of each."""
-    return {
-        f"{names}{'' if repeat_unclear else ' (never repeated)'}": explore(
-            kind, attempts=attempts, probes=probes, surprises=surprises, repeat_unclear=repeat_unclear
-        )
-        for names, kind in DISTINCT_KINDS.items()
-        for repeat_unclear in (True, False)
-    }
+def explore_all(*, attempts: int, probes: int, surprises: int = 1) -> Iterator[tuple[str, Explored]]:
+    """Explore all kinds of commands, with and without retries of unclear calls. Yields the names and the numbers."""
+    for names, kind in DISTINCT_KINDS.items():
+        for repeat_unclear in (True, False):
+            explored = explore(
+                kind, attempts=attempts, probes=probes, surprises=surprises, repeat_unclear=repeat_unclear
+            )
+            yield f"{names}{'' if repeat_unclear else ' (never repeated)'}", explored
 
 
-def _descend(
-    kind: Kind,
-    max_probes: int,
-    decide: Decide,
-    is_open: dict[tuple[object, ...], bool],
-    state: CallState[Any, Any],
-    world: World,
-    event: Event[Any],
-) -> None:
-    """Explore depth first. ``is_open`` has the states seen, and whether they are on the way to the current one."""
-    path: list[_Node] = []
+@attrs.define
+class _Explorer:
+    """Explores depth first."""
 
-    def enter(before: CallState[Any, Any], world: World, event: Event[Any]) -> None:
+    kind: Kind
+    max_probes: int
+    decide: Decide
+    key_of: KeyOf
+    visit: Visit | None
+    is_open: dict[Key, bool] = attrs.field(factory=dict, init=False)
+    """The points seen, and whether they are on the way to the current one."""
+    merged: int = attrs.field(default=0, init=False)
+    outcomes: int = attrs.field(default=0, init=False)
+    path: list[_Node] = attrs.field(factory=list, init=False)
+
+    def descend(self, state: CallState[Any, Any], world: World, event: Event[Any]) -> None:
+        """Explore all that may follow an event."""
+        path = self.path
+        self._enter(state, world, event)
+        while path:
+            node = path[-1]
+            following = next(node.rest, None)
+            if following is None:
+                self.is_open[path.pop().key] = False
+            else:
+                self._enter(node.state, *following)
+
+    def _enter(self, before: CallState[Any, Any], world: World, event: Event[Any]) -> None:
+        kind = self.kind
         try:
-            after, action = decide(before, event)
-            _check(kind, after, world, event, action)
+            state, action = self.decide(before, event)
+            check(kind, state, world, event, action)
         except Exception as error:
-            lines = [f"{node.world}\n  {node.event}\n  -> {node.action}" for node in path]
-            text = "\n".join([*lines, f"{world}\n  {event}"])
-            raise ViolationError(f"{kind.name}: {type(error).__name__}: {error}\n{text}") from error
+            raise self._violation(f"{type(error).__name__}: {error}", world, event) from error
         if isinstance(action, Finish):
+            self.outcomes += 1
             return
-        wait = (action.seconds, action.for_token) if isinstance(action, Wait) else None
-        key = (_key(after), world.key(), type(action), wait)
-        if key in is_open:
-            if is_open[key]:
-                raise ViolationError(f"{kind.name}: the call never ends: {after} {world}")
+        key = self.key_of(kind, state, world, action)
+        if key in self.is_open:
+            if self.is_open[key]:
+                raise self._violation("the call never ends", world, event)
+            self.merged += 1
             return
-        is_open[key] = True
-        path.append(_Node(key, world, event, action, events(kind, after, world, action, max_probes=max_probes)))
-        states.append(after)
+        self.is_open[key] = True
+        rest = events(kind, state, world, action, max_probes=self.max_probes)
+        self.path.append(_Node(key, state, world, event, action, rest))
+        if self.visit is not None:
+            self.visit(state, world, action)
 
-    states: list[CallState[Any, Any]] = []
-    enter(state, world, event)
-    while path:
-        following = next(path[-1].rest, None)
-        if following is None:
-            is_open[path.pop().key] = False
-            states.pop()
-        else:
-            enter(states[-1], *following)
-
-
-def _key(state: CallState[Any, Any]) -> tuple[object, ...]:
-    """What makes two states equal: everything but the texts."""
-    doubt = state.doubt
-    return (
-        state.rules.repeats,
-        state.rules.has_one_id,
-        state.phase,
-        state.tries,
-        state.first_started,
-        doubt and (doubt.error.is_final, doubt.began.monotonic, doubt.acting_until, doubt.is_denied),
-        state.partly_sent is None,
-        state.throttled is None,
-        type(state.error),
-        state.delay,
-        state.probes,
-        state.reads_once,
-        state.settlement.evidence,
-        state.settlement.is_final,
-        state.refusal is None,
-    )
+    def _violation(self, what: str, world: World, event: Event[Any]) -> ViolationError:
+        lines = [f"{node.world}\n  {node.event}\n  -> {node.action}" for node in self.path]
+        return ViolationError("\n".join([f"{self.kind.name}: {what}", *lines, f"{world}\n  {event}"]))
 
 
 # What must hold
 
 
-def _check(kind: Kind, state: CallState[Any, Any], world: World, event: Event[Any], action: Any) -> None:
+def check(kind: Kind, state: CallState[Any, Any], world: World, event: Event[Any], action: Any) -> None:
+    """Check an action of a call. `World` is that of its latest event."""
     assert isinstance(action, Send) or not isinstance(event, Expired), "an expired claim is an outcome"
     if isinstance(action, Finish):
         _check_outcome(world, action.error)

@@ -51,7 +51,20 @@ from dispatchkit.core.call.call_state import (
 )
 from dispatchkit.core.command import Command, Evidence, Settlement
 
-__all__ = ["DISTINCT_KINDS", "KINDS", "LAG", "LATEST", "Kind", "World", "begin", "begin_takeover", "events", "rules"]
+__all__ = [
+    "DISTINCT_KINDS",
+    "KINDS",
+    "LAG",
+    "LATEST",
+    "MEMORY",
+    "OLD",
+    "Kind",
+    "World",
+    "begin",
+    "begin_takeover",
+    "events",
+    "rules",
+]
 
 LAG = 3.0
 """`RetryPolicy.state_lag` of all calls."""
@@ -158,14 +171,10 @@ class World(NamedTuple):
     surprises: int = 1
     """Stops, pauses, rivals, late wake-ups and expired claims that may still come."""
 
-    def key(self) -> World:
-        """The world without what makes no difference any more."""
-        settled = tuple(-math.inf if act <= self.time - OLD else act for act in self.acts)
-        return self._replace(
-            acts=tuple(sorted(set(settled))),
-            left=self.left or self.unclear > 0,
-            not_before=self.not_before if self.not_before > self.time else -math.inf,
-        )
+    @property
+    def wall(self) -> datetime:
+        """The time on the wall clock."""
+        return _NOON + timedelta(seconds=self.time)
 
 
 def _start(at: float) -> Start:
@@ -175,7 +184,7 @@ def _start(at: float) -> Start:
 def _now(world: World, **more: Any) -> Now:
     return Now(
         monotonic=world.time,
-        wall=_NOON + timedelta(seconds=world.time),
+        wall=world.wall,
         random=1.0,
         stopped=world.stopped,
         honours_ids=world.honoured,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
-from tests.proof.explore import ViolationError, explore
+from dispatchkit.core.call.call_state import CallState, Finish, Probe, Send
+from dispatchkit.core.call.decide import decide
+from tests.proof.explore import ViolationError, check, explore
+from tests.proof.merge import Key, exact_key, merged_key
 from tests.proof.planted import FAULTS, Fault, mutated
-from tests.proof.provider import DISTINCT_KINDS, KINDS
+from tests.proof.provider import DISTINCT_KINDS, KINDS, LOST, REFUSED, UNSENT, Kind, World, events
 
 SETTINGS = [(names, repeats) for names in DISTINCT_KINDS for repeats in (True, False)]
 # Each command once: the second stage plays both settings, with longer calls.
@@ -15,19 +21,19 @@ SHORT = [setting for index, setting in enumerate(SETTINGS) if index % 4 in {0, 3
 
 @pytest.mark.parametrize(("names", "repeats"), SHORT)
 def test_every_short_call(names: str, repeats: bool) -> None:
-    assert explore(DISTINCT_KINDS[names], attempts=3, probes=2, surprises=0, repeat_unclear=repeats) > 30
+    assert explore(DISTINCT_KINDS[names], attempts=3, probes=2, surprises=0, repeat_unclear=repeats).states > 30
 
 
 @pytest.mark.parametrize("name", ["start", "deduplicated launch"])
 def test_every_short_surprise(name: str) -> None:
-    assert explore(KINDS[name], attempts=2, probes=2, surprises=1) > 1000
+    assert explore(KINDS[name], attempts=2, probes=2, surprises=1).states > 1000
 
 
 @pytest.mark.second_stage
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("names", "repeats"), SETTINGS)
 def test_every_call(names: str, repeats: bool) -> None:
-    assert explore(DISTINCT_KINDS[names], attempts=3, probes=4, repeat_unclear=repeats) > 100
+    assert explore(DISTINCT_KINDS[names], attempts=5, probes=6, repeat_unclear=repeats).states > 100
 
 
 @pytest.mark.second_stage
@@ -42,3 +48,45 @@ def explore_with(fault: Fault) -> None:
     for surprises in (0, 1):
         for repeats in (False, True):
             explore(kind, attempts=fault.attempts, probes=2, surprises=surprises, repeat_unclear=repeats, decide=decide)
+
+
+@pytest.mark.second_stage
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("names", DISTINCT_KINDS)
+def test_merged_points_behave_alike(names: str) -> None:
+    """What follows a point, and what would be a violation after it, depends on its key alone."""
+    explore_merged(DISTINCT_KINDS[names], attempts=2, probes=2)
+
+
+def test_wrong_merge_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.proof.merge.LAG", 0.0)  # then an early state would count as believed
+    with pytest.raises(AssertionError, match="alike"):
+        explore_merged(KINDS["start"], attempts=2, probes=2)
+
+
+def explore_merged(kind: Kind, *, attempts: int, probes: int) -> None:
+    known: dict[Key, list[object]] = {}
+
+    def visit(state: CallState[Any, Any], world: World, action: Any) -> None:
+        following: list[object] = []
+        for after, event in events(kind, state, world, action, max_probes=probes):
+            new, then = decide(state, event)
+            end: object = type(then.error) if isinstance(then, Finish) else merged_key(kind, new, after, then)
+            following.append((end, *verdicts(kind, new, after, event)))
+        first = known.setdefault(merged_key(kind, state, world, action), following)
+        assert following == first, f"merged, but not alike: {state} {world} {action}"
+
+    explore(kind, attempts=attempts, probes=probes, key_of=exact_key, visit=visit)
+
+
+def verdicts(kind: Kind, state: CallState[Any, Any], world: World, event: Any) -> Iterator[bool]:
+    """Whether each action would be allowed."""
+    ends = [Finish(error=error) for error in (None, LOST, UNSENT, REFUSED)]
+    read: Any = Probe(None, None, 0.0)  # type: ignore[arg-type]
+    for action in (Send(), read, *ends):
+        try:
+            check(kind, state, world, event, action)
+        except AssertionError:
+            yield False
+        else:
+            yield True

@@ -44,6 +44,14 @@ async def test_passed_deadline_permits_nothing() -> None:
     assert scene.pacer.statistics().in_flight == 0
 
 
+async def test_bound_pacer_permits() -> None:
+    scene = Scene(Pace(concurrency=1))
+    other = Pacer(Pace(concurrency=1), scene.clock)
+    scene.gate.bind(other)
+    assert scene.gate.try_acquire()
+    assert (scene.pacer.statistics().in_flight, other.statistics().in_flight) == (0, 1)
+
+
 async def test_waiter_gets_released_permit() -> None:
     scene = Scene(Pace(concurrency=1))
     permit = await scene.gate.acquire(math.inf)
