@@ -31,6 +31,7 @@ from dispatchkit.core.fanout.options import FanOutSettings
 from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.core.fanout.repeats import Repeats
+from dispatchkit.core.fanout.source import IterableSource
 from dispatchkit.core.fanout.window import in_words
 from dispatchkit.core.fanout.window_gate import WindowGate
 from dispatchkit.core.pacing.pacer import Pacer
@@ -243,7 +244,9 @@ class WorkerPool(Generic[R]):
             return self._unsendable(item, exception)
         return None if self.stop_signal.is_set else await self._perform(worker, item)
 
-    async def _perform(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
+    async def _perform(  # noqa: PLR0912 - in one piece, since each launch takes this way
+        self, worker: asyncio.Task[None], item: WorkItem[Never, R]
+    ) -> Outcome[R] | None:
         index, command, settings = item.index, item.command, self._settings
         try:
             call = (

@@ -258,11 +258,11 @@ async def test_workers_wait_for_large_value() -> None:
     await source.open(with_files(*LARGE_LIST), lambda: None)
     assert source.next_at_once() is not None
     assert source.next_at_once() is None
-    assert source.waits
+    assert source._held is not None
     assert source.next_at_once() is None, "the held command comes first"
     items = await asyncio.gather(*(source.next_item() for _ in range(4)))
     assert {item.index for item in items if item is not None} == {1, 3}
-    assert not source.waits
+    assert source._held is None
 
 
 async def test_cancelled_read_loses_no_command() -> None:
