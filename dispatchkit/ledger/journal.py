@@ -321,7 +321,8 @@ class LedgerJournal(Journal):
             self._after = rows[-1].index
             if self._left_out_count:
                 rows = [row for row in rows if row.index not in self._left_out]
-            self._pages.append([(chunk, row, now + row.acting_for) for row in rows])
+            if rows:  # else all of the page are left out
+                self._pages.append([(chunk, row, now + row.acting_for) for row in rows])
         finally:
             self._reading = None
 

@@ -77,7 +77,7 @@ async def test_file_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [_SLICE] * 4
 
 
-async def test_file_of_one_request_is_not_kept() -> None:
+async def test_single_request_keeps_no_file() -> None:
     file = Attachment.from_bytes(contents(4 * _SLICE), name="a.bin")
     async with Listener(YES["json"]) as listener, AltcraftClient(listener.url, "token") as altcraft:
         await altcraft.launch_broadcast(1, attachments=[file])

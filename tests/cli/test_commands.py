@@ -113,7 +113,7 @@ def test_ledger_views_need_no_client(played: Played, tmp_path: Path, words: tupl
 
 
 @pytest.mark.second_stage
-def test_run_without_observers_has_no_events() -> None:
+def test_unobserved_run_loads_no_events() -> None:
     text, heavy = modules_after("direct", "start", "1", "--sandbox")
     assert "1 of 1 dispatch" in text
     assert "dispatchkit.core.events" not in heavy

@@ -193,7 +193,7 @@ async def test_late_claim_permits_nothing() -> None:
     assert scene.in_flight == 0
 
 
-async def test_slots_are_handed_on_in_order() -> None:
+async def test_slots_pass_in_order() -> None:
     slots = Slots(1)
     assert slots.try_take()
     taken: list[int] = []

@@ -281,7 +281,7 @@ async def test_cancelled_read_loses_no_command() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-async def test_fan_out_skips_equal_large_files(readers: list[int], concurrency: int) -> None:
+async def test_equal_large_files_are_skipped(readers: list[int], concurrency: int) -> None:
     async with (
         Listener(http(200, b'{"error": 0}')) as listener,
         AltcraftClient(listener.url, "token") as altcraft,
