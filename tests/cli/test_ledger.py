@@ -152,7 +152,7 @@ def test_run_has_one_process(played: Played, ledger: Path) -> None:
     )
     promised, told = stopped.out.split(" UTC.\n")
     assert promised.startswith("Run 'friday' is stopped: no process launches any more of it after ")
-    assert told == to_resume(ledger).replace("the run", "it")
+    assert told == to_resume(ledger, "--concurrency", 4).replace("the run", "it")
     assert child.returncode == 1
     assert err == "The run was stopped by another process: nothing new was started.\n"
     assert out.endswith(to_resume(ledger, "--concurrency", 4))
@@ -326,7 +326,7 @@ def test_failures_cover_whole_run(played: Played, ledger: Path, tmp_path: Path) 
     assert exported.out == first.read_text()
     assert exported.err == (
         "A resume of the run launches 11 of these, too. Do one of the two: use this CSV, or resume: dispatchkit resume "
-        f"{ledger} --run friday\n"
+        f"{ledger} --run friday --timeout 1\n"
     )
     result = run("direct", "start", "--from", first, "--dry-run")
     assert "\n11 requests, of which the first 3 are shown." in result.out

@@ -113,7 +113,7 @@ async def test_run_is_stopped_and_resumed(sandbox: Sandbox, tmp_path: Path) -> N
         assert sum(sandbox.direct.launches.values()) == launched
 
         resume = await page.text("#resume-line")
-        assert resume == f"dispatchkit resume {where} --run 'black friday'"
+        assert resume == f"dispatchkit resume {where} --run 'black friday' --rate 1000"
         program, *rest = shlex.split(resume)
         assert program == "dispatchkit"
         again = [sys.executable, "-m", "dispatchkit", *rest, "--yes", "--quiet"]

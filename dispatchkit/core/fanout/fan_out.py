@@ -25,7 +25,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Generic, Never, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Generic, Never, Self, TypeVar, Unpack, cast
 
 import attrs
 
@@ -33,7 +33,6 @@ from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.command import Command
 from dispatchkit.core.context_managers import AsyncOnly
-from dispatchkit.core.fanout.canary import CanarySource, tell_verified
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.item_types import refuse_wrong_types
 from dispatchkit.core.fanout.journal import Journal, PlanSummary, Source
@@ -52,6 +51,9 @@ from dispatchkit.core.reprs import RichRepr
 from dispatchkit.core.validators import a_kind, seconds
 from dispatchkit.core.wakeup import Sleepers
 from dispatchkit.errors import LedgerError, State
+
+if TYPE_CHECKING:
+    from dispatchkit.core.fanout.canary import CanarySource
 
 __all__ = ["FanOut"]
 
@@ -292,6 +294,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
         if count := self._settings.canary if planned.canary is None else planned.canary:
             self._launch_first(count, planned)
         elif self._settings.canary:
+            from dispatchkit.core.fanout.canary import tell_verified  # noqa: PLC0415 - see `_launch_first`
+
             tell_verified()
         if (window := self._settings.window) is not None:
             self._tasks.append(asyncio.create_task(self._close_after(window)))
@@ -301,6 +305,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
     def _launch_first(self, count: int, planned: PlanSummary) -> None:
         """Hold the rest of the commands back until the first ones are seen to go out."""
         context, policy = self._client._for_reads()
+        from dispatchkit.core.fanout.canary import CanarySource  # noqa: PLC0415 - its events take 20 ms to import
+
         self._canary = canary = CanarySource(
             self._source,
             count,

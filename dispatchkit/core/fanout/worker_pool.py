@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Generic, Never, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Never, TypeVar, cast
 
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.context import ClientContext
@@ -22,7 +22,6 @@ from dispatchkit.core.call.gate import Gate, PacedGate
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.run_log import RunLog
 from dispatchkit.core.claim import ClaimResult
-from dispatchkit.core.fanout.canary import CanarySource
 from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
 from dispatchkit.core.fanout.guards import StopKind, refuses_all
@@ -37,6 +36,9 @@ from dispatchkit.core.fanout.window_gate import WindowGate
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, State
+
+if TYPE_CHECKING:
+    from dispatchkit.core.fanout.canary import CanarySource
 
 __all__ = ["WorkerPool"]
 
