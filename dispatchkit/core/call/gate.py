@@ -97,6 +97,8 @@ class PacedGate:
 
     async def acquire(self, until: float) -> Permit:
         """See `Gate.acquire`."""
+        if self._stop.is_set or self._closed.is_set:
+            return 0
         if self._clock.monotonic() <= until and (permit := self._pacer.try_acquire()):
             return permit
         with self._stop.interruptible(self._closed):

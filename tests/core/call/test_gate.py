@@ -52,6 +52,14 @@ async def test_bound_pacer_permits() -> None:
     assert (scene.pacer.statistics().in_flight, other.statistics().in_flight) == (0, 1)
 
 
+@pytest.mark.parametrize("which", ["stop", "closed"])
+async def test_stop_refuses_free_permit(which: str) -> None:
+    scene = Scene(Pace(concurrency=1))
+    getattr(scene, which).set()
+    assert await scene.gate.acquire(math.inf) == 0
+    assert scene.pacer.statistics().in_flight == 0
+
+
 async def test_waiter_gets_released_permit() -> None:
     scene = Scene(Pace(concurrency=1))
     permit = await scene.gate.acquire(math.inf)
