@@ -69,6 +69,7 @@ def test_run_keeps_its_options(played: Played, tmp_path: Path, monkeypatch: pyte
     assert "secret" not in json.dumps(facts)
 
 
+@pytest.mark.second_stage
 def test_typed_option_stands_once(played: Played, tmp_path: Path) -> None:
     ledger = tmp_path / "l.db"
     line = ("direct", "start", "1-3", "--yes", "--base-url", played.url, "--ledger", ledger, "--run", "a")

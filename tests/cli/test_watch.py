@@ -103,6 +103,14 @@ def test_many_targets_are_summed_up(fast: Played) -> None:
     assert last == "31 dispatches: 30 done; 1 unknown to the provider."
 
 
+def test_summary_needs_no_change(played: Played) -> None:
+    command = Terminal(*watch(played, "1-30"), columns=120)
+    command.read_until("30 dispatches: 30 initiated.")
+    command.interrupt()
+    assert command.end() == 130
+    assert "To watch on: " in plain(command.screen)
+
+
 def test_refused_token_exits_with_1(played: Played) -> None:
     played.sandbox.order(Fault.http(401, b'{"error": {"code": 4012, "msg": "Bad credentials"}}'))
     result = run(*watch(played, 7, 8))

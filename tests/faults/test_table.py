@@ -13,6 +13,8 @@ import pytest
 from tests.faults.hostile_server import Recorder, share
 from tests.faults.table import Cell, Mode, Row, cells, play_all
 
+pytestmark = pytest.mark.second_stage
+
 SLACK = 0.5
 """Seconds that a busy machine may add to each call: many of them run at once here. test_deadline is stricter."""
 

@@ -30,6 +30,8 @@ from tests.faults.test_nothing_left import (
 )
 from tests.wire import Listener, failure, http, once
 
+pytestmark = pytest.mark.second_stage
+
 NOT_SENT, UNKNOWN = State.NOT_SENT, State.UNKNOWN
 YES = http(200, {"dispatchId": 7})
 PROXY = "http://127.0.0.1:{port}"

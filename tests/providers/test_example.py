@@ -21,6 +21,8 @@ from tests.providers.example_provider import SmsClient, StartSms, SyncSmsClient
 from tests.test_readme import block
 from tests.workers.conftest import HURRIED, wait_until
 
+pytestmark = pytest.mark.second_stage
+
 EXAMPLE = Path(__file__).parent / "example_provider.py"
 ROOT = EXAMPLE.parents[2]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.sync.conftest import Play
+
+pytestmark = pytest.mark.second_stage
 
 
 def test_use_after_close_is_refused(play: Play, sandbox: Sandbox) -> None:

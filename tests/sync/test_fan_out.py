@@ -7,6 +7,8 @@ import pytest
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.sync.conftest import Play
 
+pytestmark = pytest.mark.second_stage
+
 
 def test_outcomes_are_counted_in_report(play: Play, sandbox: Sandbox) -> None:
     lines = play("""

@@ -28,6 +28,8 @@ from dispatchkit.workers.shared_pace import SharedAccount
 from tests.harness import until
 from tests.workers.conftest import DatabaseProxy
 
+pytestmark = pytest.mark.second_stage
+
 
 @attrs.frozen
 class Lease:

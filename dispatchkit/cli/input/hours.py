@@ -80,7 +80,10 @@ def _past(option: str, text: str | None, moment: datetime, now: datetime) -> str
             "Nothing was sent. For another day, give a date, such as 2026-01-31T21:00"
         )
         if _is_time_of_day(text)
-        else _("{option} {text} is past: it was {moment}, and now it is {now:%Y-%m-%d %H:%M:%S} UTC. Nothing was sent")
+        else _(
+            "{option} {text} is past: it was {moment}, and now it is {now:%Y-%m-%d %H:%M:%S} UTC. "
+            "Nothing was sent. Give a later time, or leave the option out"
+        )
     )
     return past.format(option=option, text=text, moment=in_words(moment), now=now)
 

@@ -66,7 +66,7 @@ class Ending:
             return "refused"
         if self.exit_status and self.reason != "finished":
             return "stopped"
-        return {0: "done", 1: "failures", 3: "unknown"}.get(self.exit_status, "failures")
+        return {0: "done", 1: "failures", 3: "unknown", 5: "refused"}.get(self.exit_status, "failures")
 
     def facts(self) -> dict[str, str | int | None]:
         """The facts by their names in the JSON report."""

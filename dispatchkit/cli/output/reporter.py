@@ -228,14 +228,15 @@ class Reporter:
             if self._description is not None:
                 console.print(Text(fitted(self._stream, str(self._description))), highlight=False, soft_wrap=True)
             console.print(_table(report, not_started), highlight=False)
-            console.print(Text(self._total_line(report, total, elapsed)), highlight=False)
+            console.print(Text(self._total_line(report, total, elapsed)), highlight=False, soft_wrap=True)
             if self.outages:
-                console.print(Text(self.outages), highlight=False)
+                console.print(Text(fitted(self._stream, self.outages)), highlight=False, soft_wrap=True)
             if self.left_out:
                 left_out = fitted(self._stream, escape_control(self.left_out))
                 console.print(Text(left_out), highlight=False, soft_wrap=True)
             for (error_type, hint), count in self._hints.most_common():
-                console.print(Text(f"{count:,} {error_type.__name__}: {hint}"), highlight=False)
+                text = fitted(self._stream, f"{count:,} {error_type.__name__}: {hint}")
+                console.print(Text(text), highlight=False, soft_wrap=True)
             ends = (
                 "" if self._left(report, total) else self._where_it_is_recorded(),
                 self._where_failures_are(total - report.done, self._left(report, total)),

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.tables import PlainTable
@@ -37,6 +38,8 @@ P = TypeVar("P", bound=TargetProgress)
 WATCH_ENDED = 6
 """The exit status of a watch that ended before all was final: the deadline passed, or a target stalled."""
 
+_INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
 _MAX_ROWS = 20
 _NAMED = 10
 """Targets that a message names."""
@@ -110,6 +113,8 @@ class _Screen(Generic[P]):
         self._rows: dict[int, P] = {}
         self._states: dict[int, str] = {}
         self._shown_at = time.monotonic()
+        self._is_read = False
+        """Whether a summary of all targets was shown."""
         console = Console(file=sys.stdout)
         is_terminal = not json and console.is_interactive and sys.stdout.isatty()
         fits = total <= min(_MAX_ROWS, get_terminal_size().lines - _FRAME)
@@ -140,9 +145,10 @@ class _Screen(Generic[P]):
             return True
         if not self._sums_up:
             return write(sys.stdout, f"{self._form.line(progress)}\n")
-        if time.monotonic() - self._shown_at < _SUMMARY_INTERVAL:
+        is_first = not self._is_read and len(self._states) == self._total
+        if not is_first and time.monotonic() - self._shown_at < _SUMMARY_INTERVAL:
             return True
-        self._shown_at = time.monotonic()
+        self._shown_at, self._is_read = time.monotonic(), self._is_read or is_first
         return write(sys.stdout, f"{utc(progress.at)} UTC  {self.summary}\n")
 
     @property
@@ -200,11 +206,19 @@ def show_watch(
                 if not screen.add(progress):
                     return
 
-    with screen.live or nullcontext():
-        _read(watching())
+    def sum_up(*, goes_on: bool) -> None:
+        again = _(" To watch on: {line}").format(line=invocation.again()) if goes_on else ""
+        write(sys.stderr, fitted(sys.stderr, f"{screen.unnamed}{screen.summary}{again}\n"))
+
+    try:
+        with screen.live or nullcontext():
+            _read(watching())
+    except typer.Exit as interrupted:
+        if interrupted.exit_code == _INTERRUPTED:
+            sum_up(goes_on=True)
+        raise
     ended_early = any(screen.ends[end] for end in _EARLY)
-    again = _(" To watch on: {line}").format(line=invocation.again()) if ended_early else ""
-    write(sys.stderr, f"{screen.unnamed}{screen.summary}{again}\n")
+    sum_up(goes_on=ended_early)
     if ended_early:
         raise typer.Exit(WATCH_ENDED)
     if screen.unwell:
@@ -243,7 +257,7 @@ def _read(watching: Coroutine[object, object, None]) -> None:
     try:
         run_loop(watching)
     except KeyboardInterrupt:  # it only looked
-        raise typer.Exit(130) from None
+        raise typer.Exit(_INTERRUPTED) from None
     except DispatchkitError as error:
         why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
         text = _("the provider could not be read: {why}").format(why=why)

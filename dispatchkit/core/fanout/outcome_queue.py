@@ -64,13 +64,12 @@ class OutcomeQueue(Generic[R]):
         return self._ready.popleft()
 
     def get_many(self, most: int) -> list[Outcome[R]]:
-        """Take up to ``most`` outcomes, and unblock as many producers."""
+        """Take up to ``most`` outcomes. Once the queue is not full, unblock all producers."""
         taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
         self.is_full = len(self._ready) >= self._maxsize
-        room = len(taken)
-        while room and self._blocked:
+        # There may be more producers than room: one that is woken while the queue is full only blocks again.
+        while self._blocked and not self.is_full:
             blocked = self._blocked.popleft()
             if not blocked.done():
                 blocked.set_result(None)
-                room -= 1
         return taken
