@@ -108,7 +108,7 @@ def test_summary_needs_no_change(played: Played) -> None:
     command.read_until("30 dispatches: 30 initiated.")
     command.interrupt()
     assert command.end() == 130
-    assert "To watch on: " in plain(command.screen)
+    assert "To watch on:" in plain(command.screen)
 
 
 def test_refused_token_exits_with_1(played: Played) -> None:
