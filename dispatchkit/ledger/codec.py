@@ -12,9 +12,8 @@ If older texts no longer fit a changed class, raise its version by one. `_read` 
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
+import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
@@ -33,10 +32,22 @@ from dispatchkit.core.command import JSON_FIELD, Command, UnexpectedResponseErro
 from dispatchkit.core.decode import fields_of, read_json, strict_converter
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.contents import FIELD, MIN_LENGTH, CommandText, hash_of
-from dispatchkit.ledger.template import Template
+from dispatchkit.ledger.long_json import LONG, decode_base64, encode_base64, read_long, write_long
+from dispatchkit.ledger.template import Template, is_constant
 from dispatchkit.providers import Provider, find_provider, installed_provider
 
-__all__ = ["KEY_BYTES", "decode", "encode", "encode_text", "is_intact", "key", "key_of", "numbered"]
+__all__ = [
+    "KEY_BYTES",
+    "LargeCommandError",
+    "decode",
+    "decode_at_once",
+    "encode",
+    "encode_text",
+    "is_intact",
+    "key",
+    "key_of",
+    "numbered",
+]
 
 T = TypeVar("T")
 
@@ -63,17 +74,59 @@ def encode(command: Command[Never, object]) -> tuple[bytes, str]:
     return key_of(command, text), text
 
 
-def encode_text(command: Command[Never, object]) -> str:
+class LargeCommandError(Exception):
+    """To encode a command would block the event loop, so a thread should do it."""
+
+
+def encode_text(command: Command[Never, object], *, may_wait: bool = True) -> str:
     """The text of a command.
+
+    Args:
+        command: The command.
+        may_wait: Whether a large command is encoded: 20 MiB take 0.2 s.
 
     Raises:
         TypeError: It is no command that a ledger can hold.
+        LargeCommandError: The command is large, and ``may_wait`` is false.
     """
     template = _templates.writer
     text = None if template is None else template.write(command)
     if text is not None:
         _templates.tries = _MAX_TRIES
         return text
+    _thread.may_wait, _thread.has_base64 = may_wait, False
+    return _encode_text(command)
+
+
+class _Thread(threading.local):
+    """What this thread encodes."""
+
+    may_wait: bool = True
+    """See `encode_text`."""
+    has_base64: bool = False
+    """Whether the command has a `Base64Text`."""
+
+
+_thread = _Thread()
+
+
+def _bytes_text(data: bytes) -> str:
+    if len(data) >= LONG:
+        if not _thread.may_wait:
+            raise LargeCommandError
+        _thread.has_base64 = True
+    return encode_base64(data)
+
+
+def _content_text(value: object) -> str:
+    text = write_long(value) if _thread.has_base64 else _write(value)
+    if len(text) >= LONG and not _thread.may_wait:
+        raise LargeCommandError
+    return text
+
+
+def _encode_text(command: Command[Never, object]) -> str:
+    template = _templates.writer
     cls = type(command)
     fields = cast("dict[str, object]", _codec_of(cls).write(command))
     contents = _take_contents(fields)
@@ -103,7 +156,7 @@ def _take_contents(fields: dict[str, object]) -> dict[str, _Content]:
         if isinstance(value, _Content):
             taken[field] = value
         elif isinstance(value, (dict, list)) or (isinstance(value, str) and len(value) >= MIN_LENGTH):
-            text = _write(value)
+            text = _content_text(cast("object", value))
             if len(text) >= MIN_LENGTH:
                 taken[field] = _Content(hash_of(text), text)
     for field in taken:
@@ -163,13 +216,27 @@ def decode(text: str, *, partial: bool = False) -> Command[Never, object]:
             pruned.
         ImportError: Its provider's package cannot be loaded.
     """
+    command = _read_by_template(text)
+    return _decode(text, partial=partial) if command is None else command
+
+
+def decode_at_once(text: str) -> Command[Never, object] | None:
+    """The command of a text; None if it is large, so that a thread should read it. See `decode`."""
+    command = _read_by_template(text)
+    if command is None and not (isinstance(text, CommandText) and text.is_large):
+        command = _decode(text, partial=False)
+    return command
+
+
+def _read_by_template(text: str) -> Command[Never, object] | None:
     template = _templates.reader
-    if template is not None:
-        try:  # each launch reads one
-            if (command := template.read(text)) is not None:
-                return command
-        except (TypeError, ValueError):
-            pass  # the class refuses the number: see below
+    try:  # each launch reads one
+        return None if template is None else template.read(text)
+    except (TypeError, ValueError):
+        return None  # the class refuses the number: `_decode` says so
+
+
+def _decode(text: str, *, partial: bool) -> Command[Never, object]:
     try:
         fields = fields_of(read_json(text.encode())) or {}
     except UnexpectedResponseError:
@@ -192,12 +259,16 @@ def _put_contents(fields: dict[str, object], text: str, *, partial: bool) -> boo
     for field, name in hashes.items():
         content = contents.get(str(name))
         if content is not None:
-            fields[field] = read_json(content.encode())
+            fields[field] = read_long(content, _read_json)
         elif partial:
             is_whole = False
         else:
             raise LedgerError("the contents of the run were pruned, so its commands cannot be launched")
     return is_whole
+
+
+def _read_json(text: str) -> object:
+    return read_json(text.encode())
 
 
 def numbered(text: str) -> tuple[Template, int] | None:
@@ -277,8 +348,8 @@ class _NoCommand:
 @cache  # costly to make
 def _codec(provider: Provider[Never]) -> _Codec:
     converter = strict_converter(forbid_extra_keys=True)
-    converter.register_unstructure_hook(bytes, lambda data: base64.b64encode(data).decode())
-    converter.register_structure_hook(bytes, lambda text, _: base64.b64decode(text, validate=True))
+    converter.register_unstructure_hook(bytes, _bytes_text)
+    converter.register_structure_hook(bytes, lambda text, _: decode_base64(text))
     converter.register_unstructure_hook(datetime, datetime.isoformat)
     converter.register_structure_hook_factory(attrs.has, _reader)
     converter.register_unstructure_hook_factory(attrs.has, _writer)
@@ -330,21 +401,20 @@ def _is_command(cls: type[object]) -> bool:
 def _content_writer(cls: object, converter: Converter) -> Callable[[tuple[object, ...]], object]:
     """Writes a tuple, such as the files of a launch. Those of the command before are not written again."""
     write = converter.get_unstructure_hook(cls)
-    latest: tuple[object, ...] = ()
-    content: _Content | None = None
+    latest: tuple[tuple[object, ...], _Content | None] = (), None
 
     def write_content(value: tuple[object, ...]) -> object:
-        nonlocal latest, content
-        if content is not None and len(value) == len(latest) and all(map(is_, value, latest)):
+        nonlocal latest
+        before, content = latest  # as one: several threads may write
+        if content is not None and len(value) == len(before) and all(map(is_, value, before)):
             return content
         written = write(value)
-        text = _write(written)
+        text = _content_text(written)
         if len(text) < MIN_LENGTH:
             return written
         found = _Content(hash_of(text), text)
-        with contextlib.suppress(TypeError):
-            hash(value)  # else it may change
-            latest, content = value, found
+        if is_constant(value):
+            latest = value, found
         return found
 
     return write_content

@@ -9,13 +9,14 @@ The hash ignores the order of keys, as the key of a command does. So the first o
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from hashlib import sha256
 from typing import Self, cast
 
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.long_json import LONG, hash_json
 
 __all__ = ["FIELD", "MIN_LENGTH", "CommandText", "ContentCache", "hash_of", "new_contents", "unique_length"]
 
@@ -32,19 +33,26 @@ _write_sorted = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators
 
 def hash_of(text: str) -> str:
     """The hash of a content, whatever the order of its keys."""
-    return sha256(_write_sorted(json.loads(text)).encode()).hexdigest()[:_DIGITS]
+    return hash_json(text, _sort)[:_DIGITS]
+
+
+def _sort(text: str) -> str:
+    return _write_sorted(json.loads(text))
 
 
 class CommandText(str):
     """The text of a command with contents, and what is known of them by hash."""
 
-    __slots__ = ("contents",)
+    __slots__ = ("contents", "is_large")
     contents: Mapping[str, str]
+    is_large: bool
+    """Whether a thread should read its contents."""
 
-    def __new__(cls, text: str, contents: Mapping[str, str]) -> Self:
+    def __new__(cls, text: str, contents: Mapping[str, str], *, is_large: bool = False) -> Self:
         """A text with its contents."""
         self = super().__new__(cls, text)
         self.contents = contents
+        self.is_large = is_large
         return self
 
     def __reduce__(self) -> tuple[type[CommandText], tuple[str, Mapping[str, str]]]:
@@ -107,11 +115,18 @@ class ContentCache:
         contents = {name: known[name] for name in wanted if name in known}
         missing = sorted(wanted - known.keys())
         for name, text in await read(run, missing) if missing else ():
-            if not _is_intact(name, text):
+            is_intact = _is_intact(name, text) if len(text) < LONG else await asyncio.to_thread(_is_intact, name, text)
+            if not is_intact:
                 raise LedgerError("a content of the ledger is not what was planned. The ledger is damaged: restore it")
             contents[name] = text
         self._runs = {run: contents}  # those of the next page are mostly the same
-        return [CommandText(text, contents) if _MARK in text else text for text in texts]
+        large = {name for name, content in contents.items() if len(content) >= LONG}
+        return [
+            CommandText(text, contents, is_large=bool(large) and not large.isdisjoint(_hashes(text)))
+            if _MARK in text
+            else text
+            for text in texts
+        ]
 
 
 def _is_intact(name: str, text: str) -> bool:

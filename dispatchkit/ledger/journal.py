@@ -30,7 +30,7 @@ from dispatchkit.errors import (
     RunStoppedError,
     State,
 )
-from dispatchkit.ledger.codec import decode, is_intact
+from dispatchkit.ledger.codec import decode, decode_at_once, is_intact
 from dispatchkit.ledger.contents import unique_length
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
@@ -92,6 +92,9 @@ class LedgerJournal(Journal):
         self._group_commit: GroupCommit | None = None
         self._pages: deque[list[tuple[Chunk, Unsettled, float]]] = deque()
         self._page: Iterator[tuple[Chunk, Unsettled, float]] = iter(())
+        self._large: deque[tuple[Chunk, Unsettled, float]] = deque()
+        """Rows of large commands, which a thread reads."""
+        self._decoding = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._at = 0
         """Position of the chunk that is read now."""
@@ -280,6 +283,8 @@ class LedgerJournal(Journal):
         while not self._stopped:
             if (item := self.next_at_once()) is not None:
                 return item
+            if self._large:
+                return await self._large_item(*self._large.popleft())
             if not self._pages and not await self._more():
                 return None
         return None
@@ -294,7 +299,18 @@ class LedgerJournal(Journal):
             self._page = iter(self._pages.popleft())
             self._read_ahead()
             row = next(self._page)
-        return self._work_item(*row)
+        command = decode_at_once(row[1].command)
+        if command is None:
+            self._large.append(row)
+            return None
+        return self._work_item(command, *row)
+
+    async def _large_item(self, chunk: Chunk, row: Unsettled, acting_until: float) -> WorkItem[Never, object]:
+        async with self._decoding:  # one after the other: the next one may have the same contents
+            command = decode_at_once(row.command)
+            if command is None:
+                command = await asyncio.to_thread(decode, row.command)
+        return self._work_item(command, chunk, row, acting_until)
 
     async def _more(self) -> bool:
         """Wait for the next page. Returns False after the last one."""
@@ -351,13 +367,14 @@ class LedgerJournal(Journal):
                     "damaged: restore it from a copy"
                 )
 
-    def _work_item(self, chunk: Chunk, row: Unsettled, acting_until: float) -> WorkItem[Never, object]:
+    def _work_item(
+        self, command: Command[Never, object], chunk: Chunk, row: Unsettled, acting_until: float
+    ) -> WorkItem[Never, object]:
         self._chunk_of[row.index] = chunk.number
         if row.since is None:  # nothing of an earlier process is unclear
-            return WorkItem(row.index, decode(row.command), row.request_id)
+            return WorkItem(row.index, command, row.request_id)
         # A takeover does not delay earlier requests, but a state from before the takeover proves nothing.
         denied_from = max(self._holding.taken_at, acting_until)
-        command = decode(row.command)
         return WorkItem(row.index, command, row.request_id, row.since, denied_from, row.repeats, acting_until)
 
     @property

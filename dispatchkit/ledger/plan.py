@@ -17,7 +17,7 @@ from dispatchkit.core.durations import in_words
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.validators import MAX_SECONDS
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
-from dispatchkit.ledger.codec import decode, encode_text, key_of
+from dispatchkit.ledger.codec import LargeCommandError, decode, encode_text, key_of
 from dispatchkit.ledger.contents import new_contents
 from dispatchkit.ledger.store import Repeat, Run, RunPlan, Store
 from dispatchkit.ledger.template import Template
@@ -165,7 +165,8 @@ async def plan(
 ) -> bool:
     """Plan commands. Returns False if the run was stopped before all were planned.
 
-    One part is written while the next one is encoded. A part that is planned already is left out.
+    One part is written while the next one is encoded. A part that is planned already is left out. A thread encodes
+    large commands: a file of 20 MiB takes 0.2 s.
 
     Raises:
         TypeError: A command could not be built.
@@ -177,10 +178,15 @@ async def plan(
     number = index = 0
     part = Part()
     try:
-        async for command in _each(commands):
+        async for command in commands if isinstance(commands, AsyncIterable) else _in_turns(commands):
             if is_stopped():
                 return False
-            is_full = part.add(index, cast("Command[Never, object]", command))
+            one = cast("Command[Never, object]", command)
+            try:
+                text = _text(index, one, may_wait=False)
+            except LargeCommandError:
+                text = await asyncio.to_thread(_text, index, one)
+            is_full = part.add(one, text)
             index += 1
             if is_full:
                 if part.digest() != known.get(number):
@@ -214,14 +220,8 @@ class Part:
         self.contents: dict[str, str] = {}
         """The contents of the commands, by hash."""
 
-    def add(self, index: int, command: Command[Never, object]) -> bool:
-        """Add a command. Returns whether the part is full.
-
-        Raises:
-            TypeError: The command could not be built.
-            ValueError: The command could not be built.
-        """
-        text = _text(index, command)
+    def add(self, command: Command[Never, object], text: str) -> bool:
+        """Add a command and its text. Returns whether the part is full."""
         self._commands.append(command)
         self._texts.append(text)
         self._size += len(text)
@@ -277,7 +277,8 @@ def _digests(commands: Iterable[Command[W, R]]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     part = Part()
     for index, command in enumerate(commands):
-        if part.add(index, cast("Command[Never, object]", command)):
+        one = cast("Command[Never, object]", command)
+        if part.add(one, _text(index, one)):
             found[len(found)] = part.digest()
             part = Part()
     found[len(found)] = part.digest()
@@ -289,24 +290,18 @@ def _differences(planned: Mapping[str, str], given: Mapping[str, str]) -> str:
     return ", ".join(f"{name}: {planned.get(name)!r}, not {given.get(name)!r}" for name in names)
 
 
-async def _each(
-    commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
-) -> AsyncIterable[Command[W, R]]:
-    if isinstance(commands, AsyncIterable):
-        async for command in commands:
-            yield command
-        return
+async def _in_turns(commands: Iterable[Command[W, R]]) -> AsyncIterable[Command[W, R]]:
     for index, command in enumerate(commands):
         yield command
         if index % _TURN == _TURN - 1:
             await asyncio.sleep(0)
 
 
-def _text(index: int, command: Command[Never, object]) -> str:
+def _text(index: int, command: Command[Never, object], *, may_wait: bool = True) -> str:
     if isinstance(command, InvalidCommand):
         error_type = TypeError if isinstance(command.error, TypeError) else ValueError
         raise error_type(f"commands[{index}]: {command.error}: nothing was launched") from None
     try:
-        return encode_text(command)
+        return encode_text(command, may_wait=may_wait)
     except TypeError as error:
         raise TypeError(f"commands[{index}]: {error}: nothing was launched") from None

@@ -15,7 +15,7 @@ import attrs
 from dispatchkit.core.command import Command
 from dispatchkit.ledger.contents import CommandText
 
-__all__ = ["Template", "number_field"]
+__all__ = ["Template", "is_constant", "number_field"]
 
 _MAX_DIGITS = 18
 """Maximum digits of a number that a template reads."""
@@ -28,6 +28,22 @@ def number_field(cls: type[object]) -> str | None:
     if len(required) != 1 or required[0].type not in {int, "int"} or not all(field.init for field in fields):
         return None
     return str(required[0].name)
+
+
+def is_constant(value: object) -> bool:
+    """Whether a value can be hashed, so that it never changes. The hash of a large file is not computed."""
+    if isinstance(value, (bytes, str)):
+        return True
+    if isinstance(value, tuple):
+        return all(map(is_constant, cast("tuple[object, ...]", value)))
+    cls: type[object] = type(value)
+    if attrs.has(cls) and getattr(cls, "__hash__", None) is not None:
+        return all(is_constant(getattr(value, field.name)) for field in attrs.fields(cls) if field.eq)
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 class Template:
@@ -74,9 +90,7 @@ class Template:
             number,
             {field.name: getattr(command, field.name) for field in fields if field.name != number},
         )
-        try:
-            hash(template._others)
-        except TypeError:
+        if not is_constant(template._others):
             return None
         marker = f'"{number}":'
         if isinstance(text, CommandText):

@@ -110,7 +110,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._settings = settings
         self._commands: Iterator[Command[Never, R_co]] | AsyncIterator[Command[Never, R_co]] | None = None
         length: int | None = None
-        self._repeats = Repeats(settings.run, blocks=settings.ledger is not None)
+        self._repeats = Repeats(settings.run, blocks=False)
         mode = repeat_mode(settings.repeats, commands)
         self._skips_repeats = mode == "skip"
         if commands is not None:

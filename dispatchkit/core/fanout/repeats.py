@@ -7,6 +7,7 @@ than the id cost a digest of 128 bits each.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from functools import cache
@@ -47,6 +48,8 @@ _MODES: tuple[str, ...] = get_args(RepeatMode)
 _DIGEST_BYTES = 16
 _LARGE = 256 * 1024
 """Bytes of a large value, whose digest takes 0.3 ms or more."""
+_TURN = 256
+"""Commands between two yields to the event loop."""
 _NO_DIGEST = b""
 """Stands for the digest of the first settings until others come."""
 
@@ -149,13 +152,38 @@ def refuse_repeats(
     return commands
 
 
-def without_repeats(
+async def without_repeats(
     commands: Iterator[Command[W, R]] | AsyncIterator[Command[W, R]], repeats: Repeats
-) -> Iterator[Command[W, R]] | AsyncIterator[Command[W, R]]:
-    """The commands without repeats, for a ledger to plan."""
+) -> AsyncIterator[Command[W, R]]:
+    """The commands without repeats, for a ledger to plan. It yields to the event loop from time to time."""
     if isinstance(commands, AsyncIterator):
-        return (command async for command in commands if not repeats.skips(command))
-    return (command for command in commands if not repeats.skips(command))
+        async for command in commands:
+            try:
+                skips = repeats.skips(command)
+            except LargeValueError as large:
+                skips = await _skips_large(command, repeats, large)
+            if not skips:
+                yield command
+        return
+    for index, command in enumerate(commands):
+        try:
+            skips = repeats.skips(command)
+        except LargeValueError as large:
+            skips = await _skips_large(command, repeats, large)
+        if not skips:
+            yield command
+        if index % _TURN == _TURN - 1:
+            await asyncio.sleep(0)
+
+
+async def _skips_large(command: Command[W, R], repeats: Repeats, large: LargeValueError) -> bool:
+    """Whether a command with large values is left out. A thread reads them."""
+    while True:
+        await asyncio.to_thread(repeats.digest, large)
+        try:
+            return repeats.skips(command)
+        except LargeValueError as next_one:
+            large = next_one
 
 
 class _Kind:
