@@ -21,6 +21,7 @@ from dispatchkit.ledger import contents, long_json
 from dispatchkit.ledger.codec import LargeCommandError, decode, encode, encode_text
 from dispatchkit.ledger.contents import CommandText, hash_of
 from dispatchkit.ledger.long_json import LONG, Base64Text, decode_base64, encode_base64, read_long, write_long
+from dispatchkit.ledger.template import is_constant
 from tests.harness import run_settings
 
 DATA = bytes(range(251)) * 1600
@@ -80,10 +81,25 @@ def test_reading_is_the_same(value: Any, is_ascii: bool) -> None:
         assert hash_of(text) == plain_hash(text)
 
 
+def test_numbers_between_strings_stay() -> None:
+    text = f'["a",{"1," * LONG}"b"]'
+    assert read_long(text, json.loads) == json.loads(text)
+    assert hash_of(text) == plain_hash(text)
+
+
 @pytest.mark.parametrize("text", [f'["{LETTERS}"', f'["{LETTERS}]', f'"{LETTERS}" 1', f"[{'1,' * LONG}]", "[" * LONG])
 def test_no_json_is_refused(text: str) -> None:
     with pytest.raises((ValueError, RecursionError)):
         hash_of(text)
+
+
+def test_file_is_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> int:
+        raise AssertionError
+
+    monkeypatch.setattr(Attachment, "__hash__", refuse)
+    assert encode_text(large(1))
+    assert not is_constant((large(1).attachments, [1]))
 
 
 def test_large_command_waits_for_a_thread() -> None:
