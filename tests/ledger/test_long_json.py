@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
 import threading
 from binascii import a2b_base64, b2a_base64
+from contextlib import closing
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,17 +180,17 @@ async def test_threads_encode_pieces_for_postgres(dsn: str, encodings: list[tupl
     await check(dsn, encodings)
 
 
-async def test_stored_rows_are_the_same(dsn: str) -> None:
-    import asyncpg  # noqa: PLC0415 - an extra
-
-    command = large(1)
-    async with Ledger(dsn) as ledger:
-        journal = ledger.journal("a", run_settings())
-        await journal.open([command], lambda: None)
-        await journal.close()
+async def test_stored_rows_are_the_same(dsn: str, tmp_path: Path) -> None:
+    for where in (dsn, tmp_path / "l.db"):
+        async with Ledger(where) as ledger:
+            journal = ledger.journal("a", run_settings())
+            await journal.open([large(1)], lambda: None)
+            await journal.close()
     connection = await asyncpg.connect(dsn)
     (row,) = await connection.fetch("SELECT hash, content FROM dispatchkit.content")
     await connection.close()
+    with closing(sqlite3.connect(tmp_path / "l.db")) as db:
+        assert db.execute("SELECT hash, content FROM content").fetchall() == [tuple(row)]
     file = [{"name": "Полис.pdf", "data": LETTERS, "media_type": "application/pdf"}]
     assert row["content"] == json.dumps(file, separators=(",", ":"))
     assert row["hash"] == plain_hash(row["content"])
