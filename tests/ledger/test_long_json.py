@@ -106,7 +106,7 @@ def test_file_is_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_constant((large(1).attachments, [1]))
 
 
-def test_large_command_waits_for_a_thread() -> None:
+def test_large_command_needs_thread() -> None:
     for command in (large(1), LaunchBroadcast(2, content={"a": "é" * LONG})):
         with pytest.raises(LargeCommandError):
             encode_text(command, may_wait=False)
