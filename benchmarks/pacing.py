@@ -10,16 +10,14 @@ import itertools
 import json
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks import child
 from benchmarks.contestants import FIRST, TOKEN
-from benchmarks.machine import cores, pinned, table
-from benchmarks.server import Starts, new_event_loop
+from benchmarks.machine import cores, table
+from benchmarks.server import Starts, on_a_thread
 
 RATES = (1000, 5000)
 WORKERS = 64
@@ -53,28 +51,11 @@ class _Noting(Starts):
         super().data_received(data)
 
 
-@contextmanager
-def _noting() -> Iterator[str]:
-    """The provider on a thread of this process, on the server's core."""
-    loop = new_event_loop()
-    server = loop.run_until_complete(loop.create_server(_Noting, "127.0.0.1", 0, backlog=512))
-    thread = threading.Thread(target=loop.run_forever)
-    pair = cores()
-    with pinned(pair and pair[1]):
-        thread.start()  # it keeps its core; the child gets another one
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-
 def measure(loops: Sequence[str], *, rounds: int, seconds: float, rates: Sequence[int] = RATES) -> list[Paced]:
     """Every rate on every loop, in turns, in fresh processes."""
     taken: list[Paced] = []
-    with _noting() as url:
+    pair = cores()
+    with on_a_thread(_Noting, core=pair and pair[1]) as url:
         for _ in range(rounds):
             for rate in rates:
                 for loop in loops:

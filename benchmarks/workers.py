@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.machine import cpu_seconds, table
-from benchmarks.server import Starts, new_event_loop
+from benchmarks.server import Starts, on_a_thread
 from dispatchkit import DirectClient, Ledger, StartDispatch, State
 from dispatchkit.core.fanout.outcome import Report
 from dispatchkit.ledger.postgres.store import PostgresStore
@@ -163,22 +162,6 @@ class _Answering(Starts):
         asyncio.get_running_loop().call_later(LATENCY, self.now, data)
 
 
-@contextlib.contextmanager
-def _answering() -> Iterator[str]:
-    """The provider on a thread of this process. It costs less CPU time than the sandbox, which would be a limit."""
-    loop = new_event_loop()
-    server = loop.run_until_complete(loop.create_server(_Answering, "127.0.0.1", 0, backlog=512))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-
 def workers(dsn: str, url: str, number: int, *, concurrency: int, count: int = TARGETS) -> Worked:
     """Plan a run in chunks, and let so many worker processes launch it to its end.
 
@@ -237,7 +220,7 @@ def _machine() -> tuple[int, int]:
 def compare_workers(create: Callable[[], str], *, concurrency: int, rounds: int) -> str:
     """Two workers and one, in turns."""
     taken: list[tuple[Worked, Worked]] = []
-    with _answering() as url:
+    with on_a_thread(_Answering) as url:
         for turn in range(rounds):
             order = (1, 2) if turn % 2 else (2, 1)
             by_number = {number: workers(create(), url, number, concurrency=concurrency) for number in order}

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from dispatchkit.core.clock import SYSTEM, Clock, timer_seconds
 
-__all__ = ["Sleepers", "Timer", "call_later", "rest", "running_loop", "wake"]
+__all__ = ["Sleepers", "Timer", "call_later", "current_loop", "rest", "wake"]
 
 
 def _complete(future: asyncio.Future[None]) -> None:
@@ -18,7 +18,7 @@ def _complete(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
+def current_loop() -> asyncio.AbstractEventLoop | None:
     """The event loop of this thread that runs now; None if none does."""
     try:
         return asyncio.get_running_loop()
@@ -29,7 +29,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 def wake(future: asyncio.Future[None]) -> None:
     """Complete a future, from any thread."""
     loop = future.get_loop()
-    if running_loop() is loop:
+    if current_loop() is loop:
         _complete(future)
         return
     with contextlib.suppress(RuntimeError):  # its loop is closed

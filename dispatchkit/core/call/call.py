@@ -251,7 +251,7 @@ class Call(Generic[W, R]):
         until, lifts = clock.monotonic() + action.seconds, pacer.lifts
         if action.seconds > 0:
             flight.note_wait(action.seconds)
-        with flight.stop.interruptible(), context.stop.interruptible():
+        with flight.stop.interruptible(context.stop):
             while (left := until - clock.monotonic()) > 0 and not flight.is_over and pacer.lifts == lifts:
                 await pacer.sleep(left)
             if action.for_token and not flight.is_over:

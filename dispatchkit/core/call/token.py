@@ -61,7 +61,7 @@ async def _take_latest(flight: Flight[W, R], permit: Permit) -> bool:
     flight.permit = permit
     if context.renewal.is_under_way:
         # A failure is no matter: the provider then refuses the earlier token.
-        with flight.stop.interruptible(), context.stop.interruptible(), contextlib.suppress(Exception):
+        with flight.stop.interruptible(context.stop), contextlib.suppress(Exception):
             await context.have_token(_time_left(flight), again=True)
         if flight.is_over:
             flight.permit = 0

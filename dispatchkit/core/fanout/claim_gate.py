@@ -233,7 +233,7 @@ class ClaimGate(Generic[W, R]):
                     break
                 elif now - acquired_at > _PROMPT:
                     # The database was slow: after a stall, all waiters would start at once.
-                    with call.stop.interruptible(), call.context.stop.interruptible():
+                    with call.stop.interruptible(call.context.stop):
                         await clock.sleep(pacer.postpone())
                     acquired_at = clock.monotonic()
                 elif not call.is_over:
@@ -250,7 +250,7 @@ class ClaimGate(Generic[W, R]):
         return admission.pacer.try_acquire() if admission.clock.monotonic() <= until else 0
 
     async def _wait_for_permit(self, until: float) -> Permit:
-        with self._call.stop.interruptible(), self._call.context.stop.interruptible():
+        with self._call.stop.interruptible(self._call.context.stop):
             return await self._admission.pacer.acquire(until=until)
         return 0
 
@@ -268,7 +268,7 @@ class ClaimGate(Generic[W, R]):
             return False
         if slots.try_take():
             return True
-        with call.stop.interruptible(), call.context.stop.interruptible():
+        with call.stop.interruptible(call.context.stop):
             await slots.take()
             return True
         return False

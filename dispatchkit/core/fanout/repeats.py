@@ -81,15 +81,19 @@ class Repeats:
             kind = self._kinds[cls] = _kind_of(cls)
         return kind is not None and kind.has(command, self._digests)
 
-    def digest(self, large: LargeValueError) -> None:
-        """Read a large value, for the next `skips` of its command. Another thread may do this."""
-        self._digests.add(large.value)
+    async def skips_large(self, command: Command[W, R]) -> bool:
+        """As `skips`. A thread reads the large values of the command."""
+        while True:
+            try:
+                return self.skips(command)
+            except LargeValueError as large:
+                await asyncio.to_thread(self._digests.add, large.value)
 
     def skips(self, command: Command[W, R]) -> bool:
         """Whether a command is left out. It is counted, and the first one is logged.
 
         Raises:
-            LargeValueError: `digest` must read a large value of the command first. The command is not taken.
+            LargeValueError: `skips_large` must read a large value of the command. The command is not taken.
         """
         if not self.has(command):
             return False
@@ -160,30 +164,20 @@ async def without_repeats(
         async for command in commands:
             try:
                 skips = repeats.skips(command)
-            except LargeValueError as large:
-                skips = await _skips_large(command, repeats, large)
+            except LargeValueError:
+                skips = await repeats.skips_large(command)
             if not skips:
                 yield command
         return
     for index, command in enumerate(commands):
         try:
             skips = repeats.skips(command)
-        except LargeValueError as large:
-            skips = await _skips_large(command, repeats, large)
+        except LargeValueError:
+            skips = await repeats.skips_large(command)
         if not skips:
             yield command
         if index % _TURN == _TURN - 1:
             await asyncio.sleep(0)
-
-
-async def _skips_large(command: Command[W, R], repeats: Repeats, large: LargeValueError) -> bool:
-    """Whether a command with large values is left out. A thread reads them."""
-    while True:
-        await asyncio.to_thread(repeats.digest, large)
-        try:
-            return repeats.skips(command)
-        except LargeValueError as next_one:
-            large = next_one
 
 
 class _Kind:

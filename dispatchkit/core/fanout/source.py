@@ -63,15 +63,9 @@ class IterableSource:
                 return item
 
     async def _held_item(self, command: Command[Never, object]) -> WorkItem[Never, object] | None:
-        while True:
-            try:
-                item = self._item(command)
-            except LargeValueError as large:
-                assert self._repeats is not None  # noqa: S101 - it has raised this
-                await asyncio.to_thread(self._repeats.digest, large)
-            else:
-                self._held = None
-                return item
+        is_repeat = self._repeats is not None and await self._repeats.skips_large(command)
+        self._held = None
+        return self._item(command, is_repeat=is_repeat)
 
     def next_at_once(self) -> WorkItem[Never, object] | None:
         """The next command of a plain iterator that is no repeat; None at the end, or before a large value."""
@@ -79,15 +73,15 @@ class IterableSource:
             return None
         for command in self._commands:
             try:
-                if (item := self._item(command)) is not None:
-                    return item
+                is_repeat = self._repeats is not None and self._repeats.skips(command)
             except LargeValueError:
                 self._held = command
                 break
+            if (item := self._item(command, is_repeat=is_repeat)) is not None:
+                return item
         return None
 
-    def _item(self, command: Command[Never, object]) -> WorkItem[Never, object] | None:
-        is_repeat = self._repeats is not None and self._repeats.skips(command)
+    def _item(self, command: Command[Never, object], *, is_repeat: bool) -> WorkItem[Never, object] | None:
         index = self._taken
         self._taken = index + 1
         return None if is_repeat else WorkItem(index, command)

@@ -122,7 +122,7 @@ class WindowGate:
         while (left := self._window.opens_in(clock.now())) > 0:
             if self._stop.is_set or self._closed.is_set or clock.monotonic() > until:
                 return 0
-            with self._stop.interruptible(), self._closed.interruptible():
+            with self._stop.interruptible(self._closed):
                 await clock.sleep(min(left, _MAX_SLEEP))
         if self._is_over():
             return 0

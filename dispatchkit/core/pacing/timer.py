@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.waiters import Waiter
-from dispatchkit.core.wakeup import Timer, call_later, running_loop
+from dispatchkit.core.wakeup import Timer, call_later, current_loop
 
 __all__ = ["PaceTimer"]
 
@@ -55,7 +55,7 @@ class PaceTimer:
         self._loop, self._at = waiter.loop, at
         if at == math.inf:
             return
-        if running_loop() is waiter.loop:
+        if current_loop() is waiter.loop:
             self._timer = call_later(self._clock, max(at - now, math.ulp(at)), self._tick)
             return
         self._at = -math.inf  # that tick sets the timer, in its own thread
@@ -78,7 +78,7 @@ class PaceTimer:
         timer, self._timer = self._timer, None
         if timer is None or self._loop is None:
             return
-        if running_loop() is self._loop:
+        if current_loop() is self._loop:
             timer.cancel()
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed
