@@ -28,6 +28,8 @@ from dispatchkit.ledger.long_json import LONG, Base64Text, decode_base64, encode
 from dispatchkit.ledger.template import is_constant
 from tests.harness import run_settings
 
+pytestmark = pytest.mark.second_stage
+
 DATA = bytes(range(251)) * 1600
 LETTERS = base64.b64encode(DATA).decode()
 

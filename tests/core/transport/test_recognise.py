@@ -158,12 +158,14 @@ LEARNED_WEAKENINGS: dict[str, list[tuple[str, str]]] = {
 """Changes of how `Recogniser` reads what the pattern matches."""
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("name", WEAKENINGS)
 def test_comparison_finds_weakening(name: str, reference: Reference) -> None:
     recogniser: Recognises = weakened(module, WEAKENINGS[name])["Recogniser"]()
     assert compare(30_000, seed=1, reference=reference, recogniser=recogniser).wrong is not None
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("name", SHAPE_WEAKENINGS)
 def test_comparison_finds_weak_pattern(name: str, reference: Reference) -> None:
     shape = weakened(shape_module, SHAPE_WEAKENINGS[name])["Shape"]
