@@ -10,7 +10,7 @@ import pytest
 from dispatchkit import Pace
 from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.pacing.pacer import Pacer
-from dispatchkit.core.stop import StopSignal
+from dispatchkit.core.stop import Interruptible, StopSignal
 from dispatchkit.testing.clock import FakeClock
 from tests.harness import turns
 
@@ -29,6 +29,34 @@ async def test_free_pacer_permits_at_once() -> None:
     assert permit
     assert scene.pacer.statistics().in_flight == 1
     assert (scene.gate.claim, await scene.gate.renew(), scene.gate.obstacle()) == (None, None, "")
+
+
+class _CountedStop(StopSignal):
+    """Counts the blocks that were asked for."""
+
+    __slots__ = ("asked",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def interruptible(self, *others: StopSignal) -> Interruptible:
+        self.asked += 1
+        return super().interruptible(*others)
+
+
+async def test_free_permit_needs_no_block() -> None:
+    clock, stop = FakeClock(jumps=False), _CountedStop()
+    gate = PacedGate(Pacer(Pace(concurrency=1), clock), clock, stop=stop, closed=StopSignal())
+    permit = await gate.acquire(clock.monotonic())
+    assert (permit > 0, stop.asked) == (True, 0)
+    assert await gate.acquire(clock.monotonic() - 1.0) == 0
+    assert stop.asked == 1
+
+
+async def test_gate_refuses_other_attributes() -> None:
+    gate = Scene(Pace()).gate
+    assert not hasattr(gate, "__dict__")
 
 
 async def test_busy_pacer_permits_nothing_now() -> None:
