@@ -37,7 +37,7 @@ class Started:
 
 def commands(url: str) -> dict[str, list[str]]:
     """What is started, by name. Without the extra `cli`, the command line is left out."""
-    start = [sys.executable, "-m", "dispatchkit", "direct", "start", str(FIRST), "--no-ledger", "--base-url", url]
+    start = [sys.executable, "-m", "dispatchkit", "direct", "start", str(FIRST), "--base-url", url]
     bare = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "import aiohttp": [sys.executable, "-c", "import aiohttp"],
@@ -48,7 +48,8 @@ def commands(url: str) -> dict[str, list[str]]:
         return bare
     return {
         **bare,
-        "one target, direct start --yes": [*start, "--yes"],
+        "one target, direct start --yes --again": [*start, "--yes", "--again"],  # its ledger has it after the first turn
+        "one target, --no-ledger": [*start, "--yes", "--no-ledger"],
         "one target, --dry-run": [*start, "--dry-run"],
         "dispatchkit --help": [sys.executable, "-m", "dispatchkit", "--help"],
     }
