@@ -51,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     records: list[fanout.Record] = []
     grown: list[growth.Growth] = []
     raw: dict[str, object] = {}
-    measured_on = describe()
-    print(f"# Benchmarks\n\n{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {measured_on}.\n", flush=True)
+    began = datetime.now(UTC)
+    measured_on = f"{began:%Y-%m-%d}, {describe()}"
+    print(f"# Benchmarks\n\n{began:%Y-%m-%d %H:%M} UTC, {describe()}.\n", flush=True)
     if wanted & {*WITH_SERVER}:
         with provider() as server:
             measured_on += f"; one core for the client, one for {server.name}"

@@ -1,4 +1,4 @@
-"""The plots of the README, as SVG without a date, so that the same results give the same files."""
+"""The plots of the README, as SVG. The same results give the same files."""
 
 from __future__ import annotations
 
