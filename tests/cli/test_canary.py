@@ -64,6 +64,8 @@ def test_failed_canary_tells_more(played: Played, ledger: Path) -> None:
     without = run("resume", ledger, "--run", "friday", "--canary-timeout", "0.2s", "--yes")
     assert (without.code, counts(without.out)["not started"]) == (1, 97)
     assert "  canary   3 dispatches first" in without.out
+    too_large = run("resume", ledger, "--run", "friday", "--canary", 100, "--yes")
+    assert (too_large.code, "99 at most" in too_large.err) == (2, True)
     forced = run("resume", ledger, "--run", "friday", "--canary", 0, "--yes")
     assert (forced.code, counts(forced.out)["done"]) == (0, 100)
     assert set(played.sandbox.launches.values()) == {1}
@@ -103,6 +105,35 @@ def test_stateless_command_is_refused(played: Played, command: tuple[str, str], 
     assert result.code == 2
     assert f"--canary needs launches whose state shows that they go out, and this {name} has none" in result.err
     assert played.sandbox.requests == 0
+
+
+@pytest.mark.parametrize("last", ["--dry-run", "--yes", "--sandbox"])
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ("1", "--canary 3 holds nothing back: 1 id is to be launched. Nothing was sent. Launch without --canary\n"),
+        (
+            "1-3",
+            "3 ids are to be launched. Nothing was sent. Give a smaller one, 2 at most, or launch without --canary",
+        ),
+    ],
+)
+def test_canary_is_smaller(monkeypatch: pytest.MonkeyPatch, ids: str, message: str, last: str) -> None:
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "t")
+    host = () if last == "--sandbox" else ("--no-ledger", "--base-url", "http://127.0.0.1:9")
+    result = run("direct", "start", ids, "--canary", 3, last, *host)
+    assert result.code == 2
+    assert message in result.err
+
+
+def test_left_out_shrinks_canary(played: Played, ledger: Path) -> None:
+    assert start(played, "--ledger", ledger, ids="1-4").code == 0
+    before = played.sandbox.requests
+    result = start(played, "--ledger", ledger, "--canary", 2, ids="1-6")
+    assert result.code == 2
+    assert "2 ids are to be launched" in result.err
+    assert played.sandbox.requests == before
+    assert start(played, "--ledger", ledger, "--run", "friday", "--canary", 1, ids="1-6").code == 0
 
 
 @pytest.mark.parametrize(

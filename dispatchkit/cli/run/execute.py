@@ -80,7 +80,7 @@ def execute(
         client._launch_options = options.invocation.to_keep()
         command = spec.command(targets.first)  # what is wrong with one is wrong with all
         client._call(command)
-        check_canary(bounds, command)
+        check_canary(bounds, command, len(targets))
         known = KnownRun()
         if ledger_ref is not None and ledger_ref.holds_runs:
             known = run_loop(inspect_run(ledger_ref, spec, client, targets, window, again=options.again))
@@ -92,6 +92,9 @@ def execute(
         raise all_launched_before(spec, known.earlier, len(given), ledger_ref)
     is_asked_for = not (options.sandbox or options.yes or known.left == 0)
     targets, state = checked_targets(spec, connect, targets, options, known=known, is_asked_for=is_asked_for)
+    if known.left is None and len(targets) < len(given):
+        with exit_on_user_error():  # of what was left out, none is in the canary
+            check_canary(bounds, command, len(targets))
     description = _describe(options, spec, targets, host, known=known, ledger_ref=ledger_ref, bounds=bounds)
     if is_asked_for:
         ask(description, more=state)

@@ -93,7 +93,7 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
                 message = f"{nothing} {unknown_for_good(kept)}"
             write(sys.stderr if options.json else sys.stdout, f"{message}\n")
             raise typer.Exit(3 if kept else 0)
-        check_canary(bounds, command)
+        check_canary(bounds, command, run.total)
         client = _connect(options, run)
     if run.stopped:
         text = _("Run {name} was stopped. This command lets it launch again.")
