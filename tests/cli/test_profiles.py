@@ -74,6 +74,15 @@ def test_profile_refusal_is_told(config: Path, tmp_path: Path, line: tuple[objec
     assert told.read_text() == "2"
 
 
+def test_unknown_key_is_no_option(config: Path) -> None:
+    config.write_text("[profiles.retail]\nprovider = 'direct'\nbase_url = 'http://127.0.0.1:9'\n")
+    assert run("direct", "start", 1, "--profile", "retail").err == (
+        f"dispatchkit: {config}, line 3: profile 'retail': there is no key 'base_url'. Did you mean 'url'?\n"
+    )
+    config.write_text("[profiles.retail]\nprovider = 'direct'\nurl = 'ftp://127.0.0.1'\n")
+    assert "profile 'retail': url must be scheme://host[:port]" in run("direct", "list", "--profile", "retail").err
+
+
 def test_damaged_config_is_told(config: Path, tmp_path: Path) -> None:
     config.write_text("[profiles.retail")
     told = tmp_path / "told"
