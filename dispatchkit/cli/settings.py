@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from dispatchkit.cli.durations import above_zero, canary_seconds, give_up_seconds
 from dispatchkit.cli.durations import in_words as seconds_in_words
-from dispatchkit.cli.input.hours import parse_window
+from dispatchkit.cli.hours import parse_window
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.options import ActingOptions, ConnectionOptions
 from dispatchkit.cli.text import counted

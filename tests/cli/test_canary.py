@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dispatchkit.cli.commands.direct import DirectOptions
-from dispatchkit.cli.input.hours import parse_window
+from dispatchkit.cli.hours import parse_window
 from dispatchkit.core.fanout.window import in_words
 from tests.cli.conftest import Played, Result, run, start_child, wait_until
 from tests.cli.test_runs import counts
@@ -238,10 +238,7 @@ def test_window_ends_launch(played: Played, ledger: Path) -> None:
     assert found["done"] + found["not started"] == 100
     assert re.search(r"^Stopped: the window ended at .* UTC \(--not-after\); \d+ targets were not started", result.err)
     assert "  not after  " in result.out
-    line = f"dispatchkit resume {ledger} --run friday --not-after {end} --rate 20"
-    assert sorted(shlex.split(result.out.splitlines()[-1].partition("To resume the run: ")[2])) == sorted(
-        shlex.split(line)
-    )
+    assert result.out.endswith(f"To resume the run: dispatchkit resume {ledger} --run friday --rate 20\n")
     resumed = run("resume", ledger, "--run", "friday", "--yes")
     assert (resumed.code, counts(resumed.out)["done"]) == (0, 100)
 
@@ -268,7 +265,7 @@ def test_ctrl_c_ends_wait(played: Played) -> None:
 
 
 def test_missing_zones_name_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatchkit.cli.input.hours.available_timezones", set)
+    monkeypatch.setattr("dispatchkit.cli.hours.available_timezones", set)
     with pytest.raises(ValueError, match="pip install tzdata"):
         parse_window(options(not_after="21:00", zone="No/Zone"), NOW)
 

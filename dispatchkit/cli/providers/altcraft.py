@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from dispatchkit.cli.commands.altcraft import (
         ActivateOptions,
         AltcraftOptions,
-        AudienceOptions,
         DeactivateOptions,
         LaunchActiveOptions,
     )
@@ -142,7 +141,9 @@ def _launch(
     launch_spec(options, spec)
 
 
-def _check_spec(options: AudienceOptions, values: Overrides, *, activates: bool = False) -> CheckSpec[AltcraftWire]:
+def _check_spec(
+    options: ActivateOptions | LaunchActiveOptions, values: Overrides, *, activates: bool = False
+) -> CheckSpec[AltcraftWire]:
     audience = values["audience"]
     with refused_on_user_error(options):
         if options.list_id is not None and (audience is None or audience.kind != "segment"):
