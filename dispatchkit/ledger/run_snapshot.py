@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import attrs
 
@@ -74,41 +74,60 @@ def silence(holder: Holder) -> float:
     return LEASE_TIMEOUT - holder.lease_left if holder.exists and holder.lease_left < 0 else 0.0
 
 
+class Plural(Protocol):
+    """Chooses the text for a count, as `gettext.ngettext` does."""
+
+    def __call__(self, singular: str, plural: str, count: int, /) -> str:
+        """The text for a count."""
+        ...
+
+
+def _english(singular: str, plural: str, count: int, /) -> str:
+    return singular if count == 1 else plural
+
+
 @attrs.frozen
 class RunStop:
-    """A run that was stopped, in the words that a person reads."""
+    """A run that was stopped, in the words that a person reads.
+
+    The command line looks them up in its catalogue. So ``pybabel`` finds the texts here by the names of the parameters.
+    """
 
     snapshot: RunSnapshot
     """The run after the stop."""
     until: datetime
     """From then on, no process launches any more of the run."""
 
-    @property
-    def accepted(self) -> str:
+    def accepted(self, _: Callable[[str], str] = str, ngettext: Plural = _english) -> str:
         """What is said while a suspended process may still launch."""
-        counts, name = self.snapshot.counts, self.snapshot.run.name
-        calls = f"{counts.sending:,} call{'' if counts.sending == 1 else 's'} in flight"
-        flight = calls if self.snapshot.holders else "no process holds it"
-        return f"Run {name!r} is stopped ({flight}). Waiting until {_whole_second(self.until)} UTC."
+        count = self.snapshot.counts.sending
+        text = (
+            ngettext(
+                "Run {name!r} is stopped ({count:,} call in flight). Waiting until {time} UTC.",
+                "Run {name!r} is stopped ({count:,} calls in flight). Waiting until {time} UTC.",
+                count,
+            )
+            if self.snapshot.holders
+            else _("Run {name!r} is stopped (no process holds it). Waiting until {time} UTC.")
+        )
+        return text.format(name=self.snapshot.run.name, count=count, time=_whole_second(self.until))
 
-    @property
-    def interrupted(self) -> str:
+    def interrupted(self, _: Callable[[str], str] = str) -> str:
         """What is said if the wait until then is cut short."""
-        return (
-            f"Run {self.snapshot.run.name!r} is stopped all the same. A process that was suspended may still launch "
-            f"until {_whole_second(self.until)} UTC."
+        return _(
+            "Run {name!r} is stopped all the same. A process that was suspended may still launch until {time} UTC."
+        ).format(name=self.snapshot.run.name, time=_whole_second(self.until))
+
+    def confirmed(self, _: Callable[[str], str] = str) -> str:
+        """What is said from then on."""
+        return _("Run {name!r} is stopped: no process launches any more of it after {time} UTC.").format(
+            name=self.snapshot.run.name, time=_whole_second(self.until)
         )
 
-    @property
-    def confirmed(self) -> str:
-        """What is said from then on."""
-        name = self.snapshot.run.name
-        return f"Run {name!r} is stopped: no process launches any more of it after {_whole_second(self.until)} UTC."
 
-
-def nothing_to_stop(name: str) -> str:
+def nothing_to_stop(name: str, _: Callable[[str], str] = str) -> str:
     """What is said of a run without targets that are left."""
-    return f"Run {name!r} is over: nothing to stop."
+    return _("Run {name!r} is over: nothing to stop.").format(name=name)
 
 
 async def stop_run(ledger: Ledger, run: Run, resume_line: Callable[..., str]) -> RunStop | None:

@@ -27,7 +27,7 @@ from dispatchkit.cli.run.spec import describe_host
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.settings import canary_ahead, check_canary, client_settings, describe_guards, guards
 from dispatchkit.cli.text import counted, escape_control, write
-from dispatchkit.cli.translate import N_, _
+from dispatchkit.cli.translate import N_, _, ngettext
 from dispatchkit.cli.views.ledger import unknown_for_good
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, take_snapshot
 from dispatchkit.core.clock import SYSTEM
@@ -253,17 +253,17 @@ def stop(options: StopRunOptions) -> None:
         try:
             run_loop(stopping(ledger_ref))
             if run_stop is None:
-                write(sys.stdout, f"{nothing_to_stop(ledger_ref.run)}\n")
+                write(sys.stdout, f"{nothing_to_stop(ledger_ref.run, _)}\n")
                 return
-            write(sys.stderr, f"{run_stop.accepted}\n")
+            write(sys.stderr, f"{run_stop.accepted(_, ngettext)}\n")
             time.sleep(max(0.0, (run_stop.until - SYSTEM.now()).total_seconds()))
         except KeyboardInterrupt:
             message = _("The command was interrupted before run {name} was stopped. To stop it: {line}").format(
                 name=name, line=line
             )
             if run_stop is not None:
-                message = run_stop.interrupted
+                message = run_stop.interrupted(_)
             write(sys.stderr, f"{message}\n")
             raise typer.Exit(130) from None
     resume = escape_control(resume_line(ledger_ref, run_stop.snapshot.run))
-    write(sys.stdout, f"{run_stop.confirmed}\n" + _("To resume it: {line}").format(line=resume) + "\n")
+    write(sys.stdout, f"{run_stop.confirmed(_)}\n" + _("To resume it: {line}").format(line=resume) + "\n")
