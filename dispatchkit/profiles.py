@@ -232,7 +232,7 @@ def read_profiles() -> dict[str, Profile]:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         where = str(error).rpartition(" (")[2].rstrip(")") if "line" in str(error) else "not UTF-8"
-        raise ValueError(f"{file} is no TOML ({where})") from None  # the text itself may hold a token
+        raise ValueError(f"{file} is no TOML ({where}): correct it") from None  # the text itself may hold a token
     try:
         _check_keys("", tables, ("profiles",))
     except _UnknownKeyError as error:
