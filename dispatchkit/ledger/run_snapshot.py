@@ -1,5 +1,8 @@
 """One run of a ledger at one moment, and its stop, for the command line and the control room."""
 
+# The package uses what is private to the callers of a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -8,15 +11,26 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import attrs
 
+from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.store import LEASE_TIMEOUT, Counts, Holder, Run
+from dispatchkit.ledger.plan import find_repeats
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Counts, Holder, Repeat, Run
 from dispatchkit.ledger.watch import run_is_over
-from dispatchkit.values import Value
+from dispatchkit.values import HIDDEN, Value
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
 
-__all__ = ["RunSnapshot", "RunStop", "nothing_to_stop", "silence", "stop_run", "take_snapshot"]
+__all__ = [
+    "RunSnapshot",
+    "RunStop",
+    "TakenOver",
+    "find_taken_over",
+    "nothing_to_stop",
+    "silence",
+    "stop_run",
+    "take_snapshot",
+]
 
 
 @attrs.frozen
@@ -30,12 +44,13 @@ class RunSnapshot(Value):
     holders: Sequence[Holder]
     paused_until: datetime | None = None
     """Until when the run's account is paused, where its ledger is shared."""
+    launched_elsewhere: int = attrs.field(default=0, metadata=HIDDEN)
+    """Targets that are not final, and that a resume leaves out. See `find_taken_over`."""
 
     @property
     def left(self) -> int:
-        """Targets that are not final."""
-        counts = self.counts
-        return counts.planned + counts.sending + counts.not_sent + counts.unknown - counts.unknown_for_good
+        """Targets that a resume settles or launches."""
+        return self.counts.left - self.launched_elsewhere
 
     @property
     def over(self) -> bool:
@@ -67,6 +82,35 @@ async def take_snapshot(ledger: Ledger, run: Run) -> RunSnapshot:
     """
     holders = {holder.token: holder for chunk in await ledger.chunks(run.name) if (holder := chunk.holder) is not None}
     return RunSnapshot(run, await ledger.counts(run.name), [*holders.values()])
+
+
+@attrs.frozen
+class TakenOver:
+    """Targets of a run that other runs have launched since, or launch now. A resume leaves them out."""
+
+    repeats: Sequence[Repeat] = ()
+    """The other runs, the latest first. A target may be in several."""
+    indexes: IdSet = attrs.field(factory=IdSet)
+    count: int = 0
+
+
+async def find_taken_over(ledger: Ledger, run: Run, *, within: float | None = None) -> TakenOver:
+    """Find the targets that a resume of a run leaves out. Each target costs a look-up for each other run.
+
+    Args:
+        ledger: The ledger of the run.
+        run: The run. The longer one of its own ``repeat_window`` and ``within`` applies.
+        within: Seconds; None leaves only the run's own window.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    if not run.plan_complete:
+        return TakenOver()
+    repeats = await find_repeats(await ledger._open_store(), run, chunk=None, within=within)
+    indexes = IdSet()
+    count = sum(len(indexes.add_new(repeat.indexes)) for repeat in repeats)
+    return TakenOver(sorted(repeats, key=lambda repeat: repeat.latest, reverse=True), indexes, count)
 
 
 def silence(holder: Holder) -> float:

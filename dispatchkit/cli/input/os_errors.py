@@ -25,7 +25,8 @@ def describe_os_error(error: OSError) -> str:
     reason = error.strerror or str(error)
     if not error.filename:
         return reason
-    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else "?"
+    named: object = error.filename
+    name = os.fsdecode(named) if isinstance(named, bytes) else str(named)
     return f"{name}: {reason}. {_capital(_next_step(error.errno or 0, Path(name)))}"
 
 
