@@ -93,7 +93,11 @@ def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        missing = "" if available_timezones() else _(". This system has no time zones: pip install tzdata")
+        known = available_timezones()
+        missing = "" if known else _(". This system has no time zones: pip install tzdata")
+        meant = sorted(each for each in known if each.rpartition("/")[2].casefold() == name.casefold())
+        if meant:
+            missing = _(". Did you mean {name}?").format(name=_(" or ").join(meant))
         raise ValueError(
             _("--zone must be a time zone such as Europe/Moscow or UTC, not {name!r}{missing}").format(
                 name=name, missing=missing

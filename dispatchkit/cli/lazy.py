@@ -29,6 +29,8 @@ _OF_WORKERS = {"procrastinate", "psycopg"}
 _EXTRA_OF_LEDGER = "dispatchkit[ledger]"
 _WORKERS = ("dispatchkit.workers", "dispatchkit.cli.run.worker")
 """Their extra brings that of the ledger, too."""
+_SYNONYMS = (("start", "launch", "activate", "send", "run"), ("stop", "deactivate", "cancel", "abort"))
+"""Names of commands that one provider has, and another one calls otherwise."""
 _SIMILAR = 0.65
 """How similar a suggested name is, by difflib. With its default of 0.6, ``sttus`` is like ``start``."""
 
@@ -175,12 +177,18 @@ def group(
 def _no_such_command(name: str, table: Mapping[str, CommandRef | GroupRef]) -> str:
     """What is said of a mistyped name. Commands that only read are suggested first."""
     close = sorted(get_close_matches(name, table, cutoff=_SIMILAR), key=lambda known: not table[known].reads)
-    suggested = [*_in_groups(name, table), *close]
+    suggested = [*_in_groups(name, table), *_synonyms(name, table)] or close
     if suggested:
         return _("There is no command {name!r}. Did you mean {names}?").format(
             name=name, names=_(" or ").join(map(repr, suggested))
         )
     return _("There is no command {name!r}. The commands are: {names}.").format(name=name, names=", ".join(table))
+
+
+def _synonyms(name: str, table: Mapping[str, CommandRef | GroupRef]) -> Iterator[str]:
+    for synonyms in _SYNONYMS:
+        if name in synonyms:
+            yield from (known for known in synonyms if known in table)
 
 
 def _in_groups(name: str, table: Mapping[str, CommandRef | GroupRef]) -> Iterator[str]:

@@ -195,6 +195,7 @@ def test_hours_are_read(text: str, zone: str | None, expected: str | None) -> No
         ({"not_after": "tonight", "zone": "UTC"}, "--not-after must be a time such as 21:00"),
         ({"zone": "UTC"}, "--zone is the zone of --not-before and --not-after"),
         ({"not_after": "21:00", "zone": "Mars/Base"}, "--zone must be a time zone such as Europe/Moscow or UTC"),
+        ({"not_after": "21:00", "zone": "moscow"}, "not 'moscow'. Did you mean Europe/Moscow?"),
         ({"not_after": "21:00", "zone": "../etc"}, "--zone must be a time zone"),
         ({"not_after": "21:00", "zone": "Europe"}, "--zone must be a time zone"),
         ({"not_after": "21:00", "zone": ""}, "--zone must be a time zone"),

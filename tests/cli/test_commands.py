@@ -194,6 +194,10 @@ def test_completion_script_is_shown() -> None:
         (["start", "5"], "'direct start'"),
         (["status", "5"], "'direct status' or 'altcraft status'"),
         (["show"], "'ledger show'"),
+        (["altcraft", "start", "5"], "'launch' or 'activate'"),
+        (["altcraft", "stop", "5"], "'deactivate'"),
+        (["direct", "launch", "5"], "'start'"),
+        (["direct", "cancel", "5"], "'stop'"),
         (["plan", "--ledger", "postgresql://x", "--run", "r", "direkt"], "'direct'"),
         (["plan", "--ledger", "postgresql://x", "--run", "r", "direct", "strt"], "'start'"),
     ],
@@ -207,7 +211,6 @@ def test_similar_commands_are_suggested(typed: list[str], suggested: str) -> Non
 @pytest.mark.parametrize(
     ("typed", "names"),
     [
-        (["direct", "launch"], "start, stop, add-messages, status, list"),
         (["direct", "go"], "start, stop, add-messages, status, list"),
         (["help"], "direct, altcraft, ledger, resume, stop-run, web, plan, worker, profile, sandbox"),
     ],

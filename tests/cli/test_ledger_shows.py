@@ -279,6 +279,19 @@ def test_reads_leave_another_database(tmp_path: Path) -> None:
     assert "another program's database" in result.err
 
 
+def test_run_is_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert run("resume", "it's friday").err == (
+        "dispatchkit: there is no ledger it's friday: no such file. If it is the name of a run: dispatchkit resume "
+        "--run 'it'\"'\"'s friday'\n"
+    )
+    assert run("stop-run", "friday").err == (
+        "dispatchkit: there is no ledger friday: no such file. Check its name and its folder\n"
+    )
+    assert "no launch was recorded yet" in run("stop-run").err
+
+
 def test_directory_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     result = run("ledger", "list", tmp_path)

@@ -156,7 +156,7 @@ def test_missing_file_is_no_run(
         monkeypatch.setenv("DISPATCHKIT_LEDGER", str(own))
     missing = run("ledger", command, "nothere.db", *(("-o", "-") if command == "report" else ()))
     assert (missing.code, missing.out) == (2, "")
-    assert missing.err == "dispatchkit: there is no ledger nothere.db: no such file\n"
+    assert missing.err == "dispatchkit: there is no ledger nothere.db: no such file. Check its name and its folder\n"
 
 
 def test_run_named_like_file(played: Played, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

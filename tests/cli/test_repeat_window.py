@@ -208,7 +208,7 @@ def test_resume_settles_its_own_targets(played: Played) -> None:
     assert "2 of 2 dispatches" in resumed.out
     assert re.search(r"1 target is left out: another .* launches it now: 1 in run .* UTC: 3\. To show run", resumed.out)
     assert re.search(r"^Resume run '\S+': 2 of 3 dispatches are left: 1, 2$", resumed.out, re.MULTILINE)
-    assert re.search(r"^  left out  1 that other runs launched, or launch now: 1 in run .* UTC: 3$", resumed.out, re.M)
+    assert re.search(r"\n  left out  1 that other runs launched, or launch now: 1 in run .* UTC: 3\n", resumed.out)
     assert played.sandbox.launches == {1: 1, 2: 1, 3: 1}
 
 

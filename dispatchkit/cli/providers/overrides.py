@@ -71,9 +71,10 @@ def _content(text: str) -> dict[str, JsonValue]:
         content: object = json.loads(_content_of_file(name) if text.startswith("@") else text)
     except json.JSONDecodeError as error:
         raise ValueError(
-            _("{name} is not JSON: {problem}, line {line}, column {column}. Correct it there").format(
-                name=name, problem=error.msg, line=error.lineno, column=error.colno
-            )
+            _(
+                "{name} is not JSON: {problem}, line {line}, column {column}. It must be a JSON object, such as "
+                '{{"field": "value"}}'
+            ).format(name=name, problem=error.msg, line=error.lineno, column=error.colno)
         ) from None
     except UnicodeDecodeError:
         raise ValueError(_("{name} is not text in UTF-8: save it in this encoding").format(name=name)) from None

@@ -132,6 +132,13 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
 def _ledger_ref(options: ResumeOptions) -> LedgerRef:
     words = options.where or []
     ledger_ref = parse_ledger_args(words[:1], run=False)
+    if len(words) == 1 and options.run is None and not ledger_ref.exists:
+        own = attrs.evolve(parse_ledger_args([], run=False), invocation=options.invocation)
+        raise ValueError(
+            _("there is no ledger {ledger}: no such file. If it is the name of a run: {line}").format(
+                ledger=ledger_ref, line=own.resume(words[0])
+            )
+        )
     if len(words) > 1:
         ledger_ref = attrs.evolve(ledger_ref, invocation=options.invocation)
         raise ValueError(_("name the run with --run: {line}").format(line=ledger_ref.resume(words[1])))
@@ -253,6 +260,7 @@ def stop(options: StopRunOptions) -> None:
     with exit_on_user_error():
         ledger_ref = parse_ledger_args(options.where or [], run=True)
         if ledger_ref.run is None:
+            ledger_ref.open()  # says that there is no such ledger
             raise ValueError(
                 _("name the run to stop, after the ledger. To see the runs: {line}").format(line=ledger_ref.list_runs())
             )
