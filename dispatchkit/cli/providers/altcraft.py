@@ -16,7 +16,7 @@ from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.providers.overrides import Overrides, overrides
 from dispatchkit.cli.run.launch import launch as launch_spec
-from dispatchkit.cli.run.refusal import refused_on_user_error
+from dispatchkit.cli.run.launch import refused_on_user_error
 from dispatchkit.cli.run.spec import CheckSpec, LaunchSpec
 from dispatchkit.cli.settings import client_settings
 from dispatchkit.cli.text import counted

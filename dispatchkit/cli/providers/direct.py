@@ -12,8 +12,7 @@ from dispatchkit.built_in.direct import PROVIDER
 from dispatchkit.cli.durations import ALWAYS
 from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.lazy import load
-from dispatchkit.cli.run.launch import launch
-from dispatchkit.cli.run.refusal import refused_on_user_error
+from dispatchkit.cli.run.launch import launch, refused_on_user_error
 from dispatchkit.cli.run.spec import CheckSpec, LaunchSpec
 from dispatchkit.cli.settings import client_settings
 from dispatchkit.cli.translate import N_

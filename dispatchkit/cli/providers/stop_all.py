@@ -25,8 +25,7 @@ from dispatchkit.cli.output.notify import Notifier, notifier_of, refusal_told
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.providers.listed import Listed
 from dispatchkit.cli.providers.views import check_status, describe_listing, list_was_cut, read, unread
-from dispatchkit.cli.run.launch import launch
-from dispatchkit.cli.run.refusal import refused_on_user_error
+from dispatchkit.cli.run.launch import launch, refused_on_user_error
 from dispatchkit.cli.run.spec import describe
 from dispatchkit.cli.settings import check_canary, guards
 from dispatchkit.cli.text import escape_control, left_out_repeats, write

@@ -14,13 +14,13 @@ from dispatchkit.cli.durations import repeat_seconds
 from dispatchkit.cli.input.ledger_ref import LedgerRef, ledger_from_options, without_ledger
 from dispatchkit.cli.input.question import Description, ask
 from dispatchkit.cli.input.values import exit_on_user_error, token
+from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.run.checked import MASK, checked_targets, checking_client
 from dispatchkit.cli.run.known_run import KnownRun, all_launched_before, describe_earlier, inspect_run
 from dispatchkit.cli.run.perform import perform
 from dispatchkit.cli.run.plan import plan_run
 from dispatchkit.cli.run.spec import describe, describe_rest
-from dispatchkit.cli.run.taken_over import describe_taken_over, nothing_left
 from dispatchkit.cli.run.takeover import Decisions, decide
 from dispatchkit.cli.settings import canary_ahead, check_canary, describe_guards, guards
 from dispatchkit.cli.text import escape_control, write
@@ -92,7 +92,9 @@ def execute(
     if ledger_ref is not None and not len(targets):
         raise all_launched_before(spec, known.earlier, len(given), ledger_ref)
     if ledger_ref is not None and not known.left and known.taken_over.count:
-        raise nothing_left(ledger_ref.run or "", known.taken_over, known.counts, ledger_ref)
+        raise load("dispatchkit.cli.run.taken_over:nothing_left")(
+            ledger_ref.run or "", known.taken_over, known.counts, ledger_ref
+        )
     is_asked_for = not (options.sandbox or options.yes or known.left == 0)
     targets, state = checked_targets(spec, connect, targets, options, known=known, is_asked_for=is_asked_for)
     if known.left is None and len(targets) < len(given):
@@ -172,11 +174,9 @@ def _describe(
     """The launch in words. A run that is over is said at once."""
     if known.left is not None:
         bounds = canary_ahead(bounds, known.counts, known.canary)
-    more = (
-        *describe_guards(bounds, spec.noun),
-        *describe_earlier(known.earlier, options.again, ledger_ref),
-        *describe_taken_over(known.taken_over),
-    )
+    more = (*describe_guards(bounds, spec.noun), *describe_earlier(known.earlier, options.again, ledger_ref))
+    if known.taken_over.count:
+        more += load("dispatchkit.cli.run.taken_over:describe_taken_over")(known.taken_over)
     description = describe(options, spec, targets, host, more=more)
     if known.left is None or ledger_ref is None:
         return description

@@ -22,7 +22,6 @@ from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
 from dispatchkit.cli.run.drive import drive
-from dispatchkit.cli.run.taken_over import left_out_text, name_runs
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
 from dispatchkit.cli.text import counted, escape_control, redact_urls, write
 from dispatchkit.cli.translate import _, ngettext
@@ -148,6 +147,7 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
     if not repeats:  # the window has passed meanwhile
         return error
     count = sum(repeat.count for repeat in repeats)
+    name_runs = load("dispatchkit.cli.run.taken_over:name_runs")
     text = ngettext(
         "{count:,} of these ids was launched{within}, or may have been: {runs}. Nothing was sent. Leave them out, or "
         "launch all the same: {line}",
@@ -176,7 +176,9 @@ async def _tell_of_left_out(ledger_run: LedgerRun, report: Report) -> str:
     taken_over = await find_taken_over(ledger, run, within=ledger_run.repeat_window)
     counts = await ledger.counts(run.name)
     unclear = counts.sending + counts.unknown - report.unknown
-    return left_out_text(taken_over, report.launched_elsewhere, unclear, ledger_run.ledger_ref)
+    left_out_text = load("dispatchkit.cli.run.taken_over:left_out_text")
+    text: str = left_out_text(taken_over, report.launched_elsewhere, unclear, ledger_run.ledger_ref)
+    return text
 
 
 async def _tell_why_it_ended(ledger_run: LedgerRun, reporter: Reporter) -> None:

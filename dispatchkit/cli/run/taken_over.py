@@ -13,7 +13,6 @@ from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
 from dispatchkit.cli.run.earlier import in_other_runs
 from dispatchkit.cli.text import escape_control, utc, write
 from dispatchkit.cli.translate import _, ngettext
-from dispatchkit.cli.views.ledger import unknown_for_good
 from dispatchkit.ledger.plan import name_targets
 
 if TYPE_CHECKING:
@@ -76,6 +75,8 @@ def left_out_text(taken_over: TakenOver, count: int, unclear: int, ledger_ref: L
 
 def nothing_left(name: str, taken_over: TakenOver, counts: Counts, ledger_ref: LedgerRef) -> typer.Exit:
     """Say that other runs took over all that is left of a run."""
+    from dispatchkit.cli.views.ledger import unknown_for_good  # noqa: PLC0415 - a launch does without
+
     nothing = _("Nothing is left to resume in run {name}.").format(name=repr(name))
     kept = f" {unknown_for_good(counts.unknown_for_good)}" if counts.unknown_for_good else ""
     unclear = counts.sending + counts.unknown - counts.unknown_for_good
