@@ -31,7 +31,7 @@ _MAX_TOKEN = 64 * 1024
 """Bytes of a file with a token."""
 
 # The library speaks of its parameters, the command line of its options. In quotes, it is a key of a profile.
-_PARAMETER = re.compile(r"(?<!')\bbase_url\b(?!')|^(timeout|attempt_timeout|account|proxy|limit|content|wire)\b")
+_PARAMETER = re.compile(r"\bbase_url\b(?!')|^(timeout|attempt_timeout|account|proxy|limit|content|wire)\b")
 
 
 @contextmanager
