@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import shlex
 import subprocess
 import tomllib
@@ -47,6 +48,15 @@ VARIABLE = "DISPATCHKIT_PROFILE"
 
 _KEYS = ("provider", "url", "account", "pace", "token", "token_command", "production")
 _PACE = ("rate", "concurrency")
+_ALIASES = {
+    "base_url": "url",
+    "host": "url",
+    "rate": "pace = { rate = ... }",
+    "concurrency": "pace = { concurrency = ... }",
+}
+"""Other names of keys: of arguments and of options."""
+_HEADER = re.compile(r"\s*\[([^\[\]]+)\]")
+_UNQUOTED = re.compile(r"[\s\"']")
 _COMMAND_TIMEOUT = 60.0
 """Seconds that a ``token_command`` may take. A person may have to unlock a key."""
 _OTHERS, _OTHERS_WRITE = 0o077, 0o022
@@ -216,13 +226,17 @@ def read_profiles() -> dict[str, Profile]:
     try:
         with file.open("rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode & 0o777
-            tables: dict[str, object] = tomllib.load(opened)
+            text = opened.read().decode()
+        tables: dict[str, object] = tomllib.loads(text)
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         where = str(error).rpartition(" (")[2].rstrip(")") if "line" in str(error) else "not UTF-8"
-        raise ValueError(f"{file} is no TOML ({where})") from None  # the text itself may hold a token
-    _check_keys(f"{file}: ", tables, ("profiles",))
+        raise ValueError(f"{file} is no TOML ({where}): correct it") from None  # the text itself may hold a token
+    try:
+        _check_keys("", tables, ("profiles",))
+    except _UnknownKeyError as error:
+        raise ValueError(f"{file}{_line_of(text, '', error.key)}: {error}") from None
     sections = _table(f"{file}: profiles", tables.get("profiles", {}))
     given = {name: _table(f"{file}: profile {name!r}", section) for name, section in sections.items()}
     _check_mode(file, mode, has_token=any("token" in section for section in given.values()))
@@ -231,7 +245,8 @@ def read_profiles() -> dict[str, Profile]:
         try:
             profiles[name] = _profile(name, section)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{file}: profile {name!r}: {error}") from None
+            line = _line_of(text, name, error.key) if isinstance(error, _UnknownKeyError) else ""
+            raise ValueError(f"{file}{line}: profile {name!r}: {error}") from None
     return profiles
 
 
@@ -254,7 +269,10 @@ def _profile(name: str, section: dict[str, object]) -> Profile:
         raise ValueError("give either token or token_command, not both")
     url, account, token = (cast("str | None", section.get(key)) for key in ("url", "account", "token"))
     if url is not None:
-        origin(url, insecure=True)
+        try:
+            origin(url, insecure=True)
+        except ValueError as error:
+            raise ValueError(str(error).replace("base_url", "url")) from None
     if account is not None:
         label("account", account)
     production = section.get("production")
@@ -318,11 +336,38 @@ def _table(name: str, value: object) -> dict[str, object]:
     return cast("dict[str, object]", value)
 
 
+class _UnknownKeyError(ValueError):
+    """A table has a key that means nothing."""
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 def _check_keys(where: str, table: Collection[str], known: Collection[str]) -> None:
     unknown = next((key for key in table if key not in known), None)
-    if unknown is not None:
+    if unknown is None:
+        return
+    alias = _ALIASES.get(unknown)
+    if alias is not None and alias.partition(" ")[0] in known:
+        hint = f". Did you mean {alias!r}?"
+    else:
         hint = _did_you_mean(unknown, known) or f". There are {', '.join(known)}"
-        raise ValueError(f"{where}there is no key {unknown!r}{hint}")
+    raise _UnknownKeyError(f"{where}there is no key {unknown!r}{hint}", unknown)
+
+
+def _line_of(text: str, profile: str, key: str) -> str:
+    """The line of a key in the table of a profile, as text; empty if it is not found. An empty name: no profile's."""
+    table, profile, key = "", _UNQUOTED.sub("", profile), _UNQUOTED.sub("", key)
+    for number, line in enumerate(text.splitlines(), 1):
+        header = _HEADER.match(line)
+        if header is not None:
+            table = _UNQUOTED.sub("", header[1]).partition("profiles.")[2]
+        elif table != profile or _UNQUOTED.sub("", line.partition("=")[0]) != key:
+            continue
+        if header is None or (not profile and _UNQUOTED.sub("", header[1]).partition(".")[0] == key):
+            return f", line {number}"
+    return ""
 
 
 def _did_you_mean(word: str, known: Collection[str]) -> str:

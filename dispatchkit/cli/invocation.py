@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -89,14 +89,18 @@ class Invocation:
         return json.dumps(kept) if kept else None
 
     def with_kept(self, kept: str | None) -> list[str]:
-        """The arguments of this command line that a resume takes too, and those that a run keeps."""
-        options = [word for name, words in _read_kept(kept).items() if not self.given(name) for word in words]
-        return [*self.given(*RESUMED), *options]
+        """The arguments of this command line that a resume takes too, and those that a run keeps.
+
+        Hours that are past are left out: they would be refused.
+        """
+        typed = [(name, words) for name, words in self.words if name in RESUMED]
+        others = [(name, (*words,)) for name, words in _read_kept(kept).items() if not self.given(name)]
+        return [*chain.from_iterable(words for _, words in _without_past_hours([*typed, *others]))]
 
     def again(self, *more: str, without: Iterable[str] = (), instead: Mapping[str, str] | None = None) -> str:
         """The same command line, without some parameters, with other values, and with more words at its end.
 
-        It lacks ``--yes``: a line that is copied asks before it launches.
+        It lacks ``--yes``: a line that is copied asks before it launches. It lacks hours that are past, too.
         """
         dropped = {"yes", *without}
         other: Mapping[str, str] = instead or {}
@@ -105,7 +109,7 @@ class Invocation:
             for name, words in self.words
             if name not in dropped
         ]
-        return command_line(*chain.from_iterable(words for _, words in kept), *more)
+        return command_line(*chain.from_iterable(words for _, words in _without_past_hours(kept)), *more)
 
 
 def refuse_swallowed(context: typer.Context) -> None:
@@ -163,6 +167,19 @@ def _read_kept(kept: str | None) -> dict[str, list[str]]:
         if 0 < len(words) <= 2 and words[0] == f"--{name.replace('_', '-')}":
             read[name] = words
     return read
+
+
+def _without_past_hours(words: Sequence[_Word]) -> Sequence[_Word]:
+    """The arguments without hours that are past."""
+    given = {name: each[-1] for name, each in words if name in {"not_before", "not_after", "zone"}}
+    if len(given) == ("zone" in given):
+        return words
+    # Few command lines have hours.
+    from dispatchkit.cli.hours import past_hours  # noqa: PLC0415
+    from dispatchkit.core.clock import SYSTEM  # noqa: PLC0415
+
+    past = past_hours(given, SYSTEM.now())
+    return [(name, each) for name, each in words if name not in past]
 
 
 def _shown_content(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from dispatchkit.cli.durations import above_zero, canary_seconds, give_up_seconds
 from dispatchkit.cli.durations import in_words as seconds_in_words
-from dispatchkit.cli.input.hours import parse_window
+from dispatchkit.cli.hours import parse_window
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.options import ActingOptions, ConnectionOptions
 from dispatchkit.cli.text import counted
@@ -156,16 +156,38 @@ def canary_ahead(bounds: Guards, counts: Counts, planned: int | None) -> Guards:
     return {**bounds, "canary": None if begun > (canary or 0) else canary}
 
 
-def check_canary(bounds: Guards, command: Command[W, R] | None) -> None:
-    """Refuse a canary of a command that has no state to read, before anything is sent.
+def check_canary(bounds: Guards, command: Command[W, R] | None, total: int | None) -> None:
+    """Refuse a canary that cannot protect the rest, before anything is sent.
+
+    Args:
+        bounds: The bounds of this command line.
+        command: One of the commands; None if there is none.
+        total: The targets that the canary is a part of; None if they are not known yet.
 
     Raises:
-        ValueError: It has none.
+        ValueError: The command has no state to read, or the canary is not smaller than the list.
     """
-    if bounds["canary"] and command is not None and command.goes_out(_now()) is None:
+    canary = bounds["canary"]
+    if not canary:
+        return
+    if command is not None and command.goes_out(_now()) is None:
         raise ValueError(
             _(
                 "--canary needs launches whose state shows that they go out, and this {command} has none: nothing "
                 "was sent. Launch without --canary"
             ).format(command=type(command).__name__)
+        )
+    if total == 1:
+        raise ValueError(
+            _(
+                "--canary {canary} holds nothing back: 1 id is to be launched. Nothing was sent. Launch without "
+                "--canary"
+            ).format(canary=canary)
+        )
+    if total is not None and canary >= total:
+        raise ValueError(
+            _(
+                "--canary {canary} holds nothing back: {count:,} ids are to be launched. Nothing was sent. Give a "
+                "smaller one, {most} at most, or launch without --canary"
+            ).format(canary=canary, count=total, most=total - 1)
         )

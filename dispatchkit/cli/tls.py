@@ -32,7 +32,7 @@ def tls_context(ca_file: str | None, client_cert: str | None, client_key: str | 
         context = ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:
         raise ValueError(
-            _("--ca-file must be certificates in PEM, and {ca_file} is not").format(ca_file=ca_file)
+            _("--ca-file must be certificates in PEM, and {ca_file} is not: name another file").format(ca_file=ca_file)
         ) from None
     if client_cert is not None:
         try:

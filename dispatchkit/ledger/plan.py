@@ -26,7 +26,7 @@ from dispatchkit.providers import parse_settings
 if TYPE_CHECKING:
     from dispatchkit.core.call.context import RunSettings
 
-__all__ = ["begin", "check_repeats", "digests", "find_repeats", "name_repeats", "plan"]
+__all__ = ["begin", "check_repeats", "digests", "find_repeats", "name_repeats", "name_targets", "plan"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -147,14 +147,21 @@ def _within(window: float | None) -> str:
 
 
 def name_repeats(repeats: Sequence[Repeat]) -> str:
-    """The other runs, with the number of repeats, the time of the latest one, and one command of each."""
+    """The other runs, with the number of repeats, the time of the latest one, and the first targets of each."""
     others = "; ".join(
-        f"{repeat.count:,} in run {repeat.run!r}, the latest at {repeat.latest:%Y-%m-%d %H:%M:%S} UTC, such as "
-        f"{decode(repeat.commands[0], partial=True)!r}"
+        f"{repeat.count:,} in run {repeat.run!r}, the latest at {repeat.latest:%Y-%m-%d %H:%M:%S} UTC: "
+        f"{name_targets(repeat)}"
         for repeat in repeats[:_MAX_NAMED]
     )
     more = f"; and in {len(repeats) - _MAX_NAMED:,} other runs" if len(repeats) > _MAX_NAMED else ""
     return f"{others}{more}"
+
+
+def name_targets(repeat: Repeat) -> str:
+    """The first targets of a repeat, as text."""
+    commands = [decode(command, partial=True) for command in repeat.commands]
+    named = [repr(each) if each.target is None else str(each.target) for each in commands]
+    return ", ".join([*named, "..."] if repeat.count > len(named) else named)
 
 
 async def plan(

@@ -1,22 +1,36 @@
 """One run of a ledger at one moment, and its stop, for the command line and the control room."""
 
+# The package uses what is private to the callers of a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import attrs
 
+from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.store import LEASE_TIMEOUT, Counts, Holder, Run
+from dispatchkit.ledger.plan import find_repeats
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Counts, Holder, Repeat, Run
 from dispatchkit.ledger.watch import run_is_over
-from dispatchkit.values import Value
+from dispatchkit.values import HIDDEN, Value
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
 
-__all__ = ["RunSnapshot", "RunStop", "nothing_to_stop", "silence", "stop_run", "take_snapshot"]
+__all__ = [
+    "RunSnapshot",
+    "RunStop",
+    "TakenOver",
+    "find_taken_over",
+    "nothing_to_stop",
+    "silence",
+    "stop_run",
+    "take_snapshot",
+]
 
 
 @attrs.frozen
@@ -30,12 +44,13 @@ class RunSnapshot(Value):
     holders: Sequence[Holder]
     paused_until: datetime | None = None
     """Until when the run's account is paused, where its ledger is shared."""
+    launched_elsewhere: int = attrs.field(default=0, metadata=HIDDEN)
+    """Targets that are not final, and that a resume leaves out. See `find_taken_over`."""
 
     @property
     def left(self) -> int:
-        """Targets that are not final."""
-        counts = self.counts
-        return counts.planned + counts.sending + counts.not_sent + counts.unknown - counts.unknown_for_good
+        """Targets that a resume settles or launches."""
+        return self.counts.left - self.launched_elsewhere
 
     @property
     def over(self) -> bool:
@@ -69,46 +84,94 @@ async def take_snapshot(ledger: Ledger, run: Run) -> RunSnapshot:
     return RunSnapshot(run, await ledger.counts(run.name), [*holders.values()])
 
 
+@attrs.frozen
+class TakenOver:
+    """Targets of a run that other runs have launched since, or launch now. A resume leaves them out."""
+
+    repeats: Sequence[Repeat] = ()
+    """The other runs, the latest first. A target may be in several."""
+    indexes: IdSet = attrs.field(factory=IdSet)
+    count: int = 0
+
+
+async def find_taken_over(ledger: Ledger, run: Run, *, within: float | None = None) -> TakenOver:
+    """Find the targets that a resume of a run leaves out. Each target costs a look-up for each other run.
+
+    Args:
+        ledger: The ledger of the run.
+        run: The run. The longer one of its own ``repeat_window`` and ``within`` applies.
+        within: Seconds; None leaves only the run's own window.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    if not run.plan_complete:
+        return TakenOver()
+    repeats = await find_repeats(await ledger._open_store(), run, chunk=None, within=within)
+    indexes = IdSet()
+    count = sum(len(indexes.add_new(repeat.indexes)) for repeat in repeats)
+    return TakenOver(sorted(repeats, key=lambda repeat: repeat.latest, reverse=True), indexes, count)
+
+
 def silence(holder: Holder) -> float:
     """Seconds since the last heartbeat of a process that exists and is silent; 0 if it gives heartbeats."""
     return LEASE_TIMEOUT - holder.lease_left if holder.exists and holder.lease_left < 0 else 0.0
 
 
+class Plural(Protocol):
+    """Chooses the text for a count, as `gettext.ngettext` does."""
+
+    def __call__(self, singular: str, plural: str, count: int, /) -> str:
+        """The text for a count."""
+        ...
+
+
+def _english(singular: str, plural: str, count: int, /) -> str:
+    return singular if count == 1 else plural
+
+
 @attrs.frozen
 class RunStop:
-    """A run that was stopped, in the words that a person reads."""
+    """A run that was stopped, in the words that a person reads.
+
+    The command line looks them up in its catalogue. So ``pybabel`` finds the texts here by the names of the parameters.
+    """
 
     snapshot: RunSnapshot
     """The run after the stop."""
     until: datetime
     """From then on, no process launches any more of the run."""
 
-    @property
-    def accepted(self) -> str:
+    def accepted(self, _: Callable[[str], str] = str, ngettext: Plural = _english) -> str:
         """What is said while a suspended process may still launch."""
-        counts, name = self.snapshot.counts, self.snapshot.run.name
-        calls = f"{counts.sending:,} call{'' if counts.sending == 1 else 's'} in flight"
-        flight = calls if self.snapshot.holders else "no process holds it"
-        return f"Run {name!r} is stopped ({flight}). Waiting until {_whole_second(self.until)} UTC."
+        count = self.snapshot.counts.sending
+        text = (
+            ngettext(
+                "Run {name!r} is stopped ({count:,} call in flight). Waiting until {time} UTC.",
+                "Run {name!r} is stopped ({count:,} calls in flight). Waiting until {time} UTC.",
+                count,
+            )
+            if self.snapshot.holders
+            else _("Run {name!r} is stopped (no process holds it). Waiting until {time} UTC.")
+        )
+        return text.format(name=self.snapshot.run.name, count=count, time=_whole_second(self.until))
 
-    @property
-    def interrupted(self) -> str:
+    def interrupted(self, _: Callable[[str], str] = str) -> str:
         """What is said if the wait until then is cut short."""
-        return (
-            f"Run {self.snapshot.run.name!r} is stopped all the same. A process that was suspended may still launch "
-            f"until {_whole_second(self.until)} UTC."
+        return _(
+            "Run {name!r} is stopped all the same. A process that was suspended may still launch until {time} UTC."
+        ).format(name=self.snapshot.run.name, time=_whole_second(self.until))
+
+    def confirmed(self, _: Callable[[str], str] = str) -> str:
+        """What is said from then on."""
+        return _("Run {name!r} is stopped: no process launches any more of it after {time} UTC.").format(
+            name=self.snapshot.run.name, time=_whole_second(self.until)
         )
 
-    @property
-    def confirmed(self) -> str:
-        """What is said from then on."""
-        name = self.snapshot.run.name
-        return f"Run {name!r} is stopped: no process launches any more of it after {_whole_second(self.until)} UTC."
 
-
-def nothing_to_stop(name: str) -> str:
+def nothing_to_stop(name: str, _: Callable[[str], str] = str) -> str:
     """What is said of a run without targets that are left."""
-    return f"Run {name!r} is over: nothing to stop."
+    return _("Run {name!r} is over: nothing to stop.").format(name=name)
 
 
 async def stop_run(ledger: Ledger, run: Run, resume_line: Callable[..., str]) -> RunStop | None:

@@ -212,8 +212,8 @@ class _Routes:
         _LOG.info("run %r was stopped from the control room", name)
         return web.json_response(
             {
-                "accepted": stopped.accepted,
-                "confirmed": stopped.confirmed,
+                "accepted": stopped.accepted(),
+                "confirmed": stopped.confirmed(),
                 "wait": max(0.0, (stopped.until - SYSTEM.now()).total_seconds()),
             }
         )

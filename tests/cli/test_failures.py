@@ -158,7 +158,8 @@ def test_input_and_output_differ(played: Played, file: Path) -> None:
 def test_unwritable_failures_file_fails_first(played: Played, tmp_path: Path) -> None:
     result = run(*start(played, "1-5", "--failures", tmp_path / "none" / "failed.csv"))
     assert result.code == 2
-    assert "none/failed.csv: No such file or directory\n" in result.err
+    folder = tmp_path / "none"
+    assert f"none/failed.csv: No such file or directory. There is no folder {folder}: make it, or name " in result.err
     assert played.sandbox.requests == 0
 
 
@@ -234,7 +235,7 @@ def test_full_disk_stops_run(played: Played) -> None:
         (f"{HEADER}x,unknown,,,\n", "line 2: 'x' is not an id"),
         (f"{HEADER}9-3,not_started,,,\n", "line 2: '9-3' is a range that ends before it begins: did you mean 3-9?"),
         ("id,outcome,Outcome\n7,not_sent,unknown\n", "line 1: the header names 'outcome' more than once"),
-        (HEADER, "holds no ids\n"),
+        (HEADER, "holds no ids: name another file\n"),
     ],
 )
 def test_incomplete_failures_file_is_refused(played: Played, file: Path, text: str, message: str) -> None:

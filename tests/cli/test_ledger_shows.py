@@ -169,7 +169,7 @@ def test_terminal_follows_until_ctrl_c(ledger: Path) -> None:
         (("show", "{ledger}", "monday"), "the ledger holds no run 'monday'; it holds 'sunday', 'friday'"),
         (("show", "{ledger}", "friday", "--follow", "--csv"), "--follow does not go with --csv: a CSV has one header"),
         (("export", "{ledger}", "friday", "--json", "--csv"), "give either --json or --csv, not both"),
-        (("failures", "none.db"), "there is no ledger none.db: no such file"),
+        (("failures", "none.db"), "there is no ledger none.db: no such file. Check its name and its folder"),
     ],
 )
 def test_invalid_command_is_one_line(ledger: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -256,7 +256,10 @@ def test_reads_leave_empty_file(tmp_path: Path, line: tuple[str, ...]) -> None:
     file = tmp_path / "empty.csv"
     file.touch()
     result = run(*line, file, *(["a"] if line == ("stop-run",) else []))
-    assert (result.code, result.err) == (2, f"dispatchkit: {file} holds no ledger: the file is empty\n")
+    assert (result.code, result.err) == (
+        2,
+        f"dispatchkit: {file} holds no ledger: the file is empty. Name another file\n",
+    )
     assert (file.stat().st_size, [*tmp_path.iterdir()]) == (0, [file])
 
 
@@ -274,6 +277,19 @@ def test_reads_leave_another_database(tmp_path: Path) -> None:
     result = run("ledger", "list", file)
     assert (result.code, file.read_bytes(), [*tmp_path.iterdir()]) == (2, before, [file])
     assert "another program's database" in result.err
+
+
+def test_run_is_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert run("resume", "it's friday").err == (
+        "dispatchkit: there is no ledger it's friday: no such file. If it is the name of a run: dispatchkit resume "
+        "--run 'it'\"'\"'s friday'\n"
+    )
+    assert run("stop-run", "friday").err == (
+        "dispatchkit: there is no ledger friday: no such file. Check its name and its folder\n"
+    )
+    assert "no launch was recorded yet" in run("stop-run").err
 
 
 def test_directory_is_no_ledger(tmp_path: Path) -> None:

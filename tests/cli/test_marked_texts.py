@@ -5,11 +5,18 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import attrs
 import pytest
 
 import dispatchkit.cli
+from dispatchkit.ledger.run_snapshot import RunSnapshot, RunStop, nothing_to_stop
+from dispatchkit.ledger.store import Counts, Holder
+from tests.cli.translations import extracted
 
 FOLDER = Path(dispatchkit.cli.__file__).parent
 
@@ -108,3 +115,28 @@ def test_f_strings_hold_no_marks() -> None:
     """Before Python 3.12, ``pybabel extract`` does not look into them."""
     found = {file.name: [*marks_in_f_strings(file.read_text("utf-8"))] for file in FOLDER.rglob("*.py")}
     assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_words_of_stop_are_marked() -> None:
+    """They stand in a module of the library, since the control room shows them in English."""
+    run: Any = SimpleNamespace(name="friday")
+    snapshot = RunSnapshot(run, Counts(sending=2), [Holder("t", 1, "host")])
+    at = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    held, free = (RunStop(attrs.evolve(snapshot, holders=each), at) for each in (snapshot.holders, ()))
+
+    def mark(text: str) -> str:
+        return f"[{text}]"
+
+    def mark_plural(singular: str, plural: str, count: int) -> str:
+        return mark(singular if count == 1 else plural)
+
+    told = [
+        held.accepted(mark, mark_plural),
+        free.accepted(mark, mark_plural),
+        held.interrupted(mark),
+        held.confirmed(mark),
+        nothing_to_stop("friday", mark),
+    ]
+    assert [(text[0], text[-1]) for text in told] == [("[", "]")] * 5
+    assert told[0] == "[Run 'friday' is stopped (2 calls in flight). Waiting until 12:00:00 UTC.]"
+    assert sum(file == "ledger/run_snapshot.py" for file in extracted().values()) == 5

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import sqlite3
 import stat
 from pathlib import Path
 
 import pytest
 
+from dispatchkit.cli.output.reporter import Reporter
 from tests.cli.conftest import Played, Result, run
 
 
@@ -31,6 +34,23 @@ def test_launch_is_recorded(played: Played, own: Path) -> None:
     assert found[1] in run("ledger", "list").out
     assert stat.S_IMODE(own.stat().st_mode) == 0o600
     assert stat.S_IMODE(own.parent.stat().st_mode) == 0o700
+
+
+def test_name_is_told_once_recorded(played: Played, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unopened = start(played, 1, "--ledger", tmp_path / "no-folder" / "l.db")
+    assert (unopened.code, "The launch is run" in unopened.err) == (2, False)
+    assert "no-folder" in unopened.err
+    names: list[str] = []
+
+    def note(_reporter: Reporter, text: str) -> None:
+        with contextlib.closing(sqlite3.connect(own)) as db:
+            names.extend(
+                name for (name,) in db.execute("SELECT name FROM run") if f"The launch is run {name!r}" in text
+            )
+
+    monkeypatch.setattr(Reporter, "note", note)
+    assert start(played, 1).code == 0
+    assert len(names) == 1
 
 
 def test_rest_can_be_resumed(played: Played, own: Path) -> None:
@@ -136,7 +156,7 @@ def test_missing_file_is_no_run(
         monkeypatch.setenv("DISPATCHKIT_LEDGER", str(own))
     missing = run("ledger", command, "nothere.db", *(("-o", "-") if command == "report" else ()))
     assert (missing.code, missing.out) == (2, "")
-    assert missing.err == "dispatchkit: there is no ledger nothere.db: no such file\n"
+    assert missing.err == "dispatchkit: there is no ledger nothere.db: no such file. Check its name and its folder\n"
 
 
 def test_run_named_like_file(played: Played, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

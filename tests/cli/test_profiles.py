@@ -54,6 +54,45 @@ def test_environment_names_profile(config: Path, monkeypatch: pytest.MonkeyPatch
     )
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("direct", "start", 1, "--profile", "loyalty"),
+        ("direct", "stop", 1, "--profile", "nowhere"),
+        ("altcraft", "launch", 1, "--profile", "retail"),
+        ("altcraft", "launch", 1, "--profile", "loyalty", "--content", "{"),
+        ("altcraft", "launch", 1, "--profile", "loyalty", "--list-id", 5),
+        ("direct", "stop", "--status", "sending", "--base-url", "http://127.0.0.1:9"),
+        ("direct", "stop", "--status", "sending", 1, "--base-url", "http://127.0.0.1:9"),
+    ],
+    ids=lambda line: "-".join(map(str, line[1:5])),
+)
+def test_profile_refusal_is_told(config: Path, tmp_path: Path, line: tuple[object, ...]) -> None:
+    told = tmp_path / "told"
+    script = f"printf %s $DISPATCHKIT_EXIT_STATUS >> {told}"
+    assert run(*line, "--yes", "--notify", shlex.join(["sh", "-c", script])).code == 2
+    assert told.read_text() == "2"
+
+
+def test_unknown_key_is_no_option(config: Path) -> None:
+    config.write_text("[profiles.retail]\nprovider = 'direct'\nbase_url = 'http://127.0.0.1:9'\n")
+    assert run("direct", "start", 1, "--profile", "retail").err == (
+        f"dispatchkit: {config}, line 3: profile 'retail': there is no key 'base_url'. Did you mean 'url'?\n"
+    )
+    config.write_text("[profiles.retail]\nprovider = 'direct'\nurl = 'ftp://127.0.0.1'\n")
+    assert "profile 'retail': url must be scheme://host[:port]" in run("direct", "list", "--profile", "retail").err
+
+
+def test_damaged_config_is_told(config: Path, tmp_path: Path) -> None:
+    config.write_text("[profiles.retail")
+    told = tmp_path / "told"
+    refused = run("direct", "start", 1, "--yes", "--profile", "retail", "--notify", f"touch {told}")
+    assert (refused.code, told.exists()) == (2, True)
+    told.unlink()
+    assert run("direct", "start", 1, "--dry-run", "--profile", "retail", "--notify", f"touch {told}").code == 2
+    assert not told.exists()
+
+
 def test_options_go_first(config: Path, monkeypatch: pytest.MonkeyPatch, played: Played) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "wrong")
     result = run("direct", "start", 1, "--yes", "--profile", "retail", "--account", "other")

@@ -190,9 +190,9 @@ def test_resume_leaves_out_unclear_repeats(played: Played) -> None:
     assert resumed.code == 0
     assert "Targets of the run '20260131-090001-start-0a1b' are left out" in resumed.err
     assert "2 in run '20260131-090002-start-0a1b', the latest at " in resumed.err
-    assert "2 targets are left out: another run launched them, or launches them now. The outcome of 1 of them is " in (
-        resumed.out
-    )
+    assert re.search(r"UTC: 1, 2\.$", resumed.err, re.MULTILINE)
+    assert "2 targets are left out: another run launched them, or launches them now: 2 in run " in resumed.out
+    assert "UTC: 1, 2. The outcome of 1 of them is unclear in this run, too" in resumed.out
     show = resumed.out.partition("To show run '20260131-090002-start-0a1b': ")[2].splitlines()[0]
     assert run(*shlex.split(show)[1:]).code == 0
     assert played.sandbox.launches[3] == 1
@@ -206,7 +206,9 @@ def test_resume_settles_its_own_targets(played: Played) -> None:
     resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
     assert resumed.code == 0
     assert "2 of 2 dispatches" in resumed.out
-    assert "1 target is left out: another run launched it, or launches it now. To show run" in resumed.out
+    assert re.search(r"1 target is left out: another .* launches it now: 1 in run .* UTC: 3\. To show run", resumed.out)
+    assert re.search(r"^Resume run '\S+': 2 of 3 dispatches are left: 1, 2$", resumed.out, re.MULTILINE)
+    assert re.search(r"\n  left out  1 that other runs launched, or launch now: 1 in run .* UTC: 3\n", resumed.out)
     assert played.sandbox.launches == {1: 1, 2: 1, 3: 1}
 
 
@@ -215,11 +217,29 @@ def test_resume_launches_nothing_twice(played: Played, line: str) -> None:
     first = ("1-4", "--run", "a", "--concurrency", 1)
     assert start(played, *first, "--max-launches", 2).code == 1
     assert start(played, "1-4").code == 0
-    resumed = run("resume", "--run", "a", "--yes") if line == "resume" else start(played, *first)
-    assert resumed.code == 5
-    assert "2 in run '20260131-090001-start-0a1b'" in resumed.err
-    assert "2 targets are left out" in resumed.out
-    assert "To resume" not in resumed.out
+    before = run("ledger", "show", "a").out
+    assert "state         over\n" in before
+    assert "left out      2 that other runs launched, or launch now\n" in before
+    assert "to resume" not in before
+    for _ in range(2):
+        resumed = run("resume", "--run", "a", "--yes") if line == "resume" else start(played, *first)
+        assert (resumed.code, resumed.out) == (5, "")
+        assert resumed.err.startswith(
+            "Nothing is left to resume in run 'a'. 2 targets are left out: another run launched them, or launches them "
+            "now: 2 in run '20260131-090001-start-0a1b', the latest at "
+        )
+        assert re.search(r" UTC: 3, 4\. To show run .*: dispatchkit ledger show", resumed.err)
+    assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
+
+
+def test_rest_leaves_out_repeats(played: Played) -> None:
+    first = ("1-4", "--run", "a", "--concurrency", 1)
+    assert start(played, *first, "--max-launches", 2).code == 1
+    assert start(played, "3").code == 0
+    rest = start(played, *first)
+    assert rest.code == 0
+    assert "Start the rest of run 'a': 1 of 4 dispatches is left, of 1-4\n" in rest.out
+    assert re.search(r"left out  1 that other runs launched, or launch now: 1 in run .* UTC: 3\n", rest.out)
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 

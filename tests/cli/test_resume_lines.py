@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.invocation import Invocation
 from dispatchkit.cli.views.snapshot import resume_line
+from dispatchkit.core.clock import SYSTEM
 from tests.cli.conftest import Played, run
 from tests.workers.conftest import Field
 
@@ -41,6 +43,34 @@ def test_insecure_stands_once() -> None:
     )
     typed = Invocation((("insecure", ("--insecure",)),))
     assert resume_line(LedgerRef("a.db", invocation=typed), run) == "dispatchkit resume a.db --run r --insecure"
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept", "expected"),
+    [
+        ({"not_after": "2026-01-30T21:00Z"}, {}, ""),
+        ({"not_after": "2026-02-01T21:00Z"}, {}, " --not-after 2026-02-01T21:00Z"),
+        ({"not_after": "14:59", "zone": "Europe/Moscow"}, {}, ""),
+        ({"not_after": "15:01", "zone": "Europe/Moscow"}, {}, " --not-after 15:01 --zone Europe/Moscow"),
+        (
+            {"not_before": "9:00", "not_after": "15:01", "zone": "Europe/Moscow"},
+            {},
+            " --not-after 15:01 --zone Europe/Moscow",
+        ),
+        ({}, {"not_after": "2026-01-30T21:00", "zone": "Europe/Moscow"}, ""),
+        ({"zone": "Europe/Moscow"}, {"not_after": "14:00"}, ""),
+        ({"zone": "Mars/Base"}, {"not_after": "14:00"}, " --zone Mars/Base --not-after 14:00"),
+    ],
+)
+def test_past_hours_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, typed: dict[str, str], kept: dict[str, str], expected: str
+) -> None:
+    monkeypatch.setattr(type(SYSTEM), "now", lambda _: datetime(2026, 1, 31, 12, tzinfo=UTC))
+    words = {name: [f"--{name.replace('_', '-')}", value] for name, value in {**typed, **kept}.items()}
+    invocation = Invocation(tuple((name, tuple(words[name])) for name in typed))
+    line = LedgerRef("a.db", invocation=invocation).resume("r", kept=json.dumps({name: words[name] for name in kept}))
+    assert line == f"dispatchkit resume a.db --run r{expected}"
+    assert kept or invocation.again("--x") == f"dispatchkit{expected} --x"
 
 
 def test_run_keeps_its_options(played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def test_invalid_content_is_hidden(tmp_path: Path) -> None:
     file = tmp_path / "content.json"
     file.write_bytes(b'{"a": "\xff"}')
     result = run("altcraft", "launch", 5, "--content", f"@{file}")
-    assert (result.code, result.err) == (2, f"dispatchkit: {file} is not text in UTF-8\n")
+    assert (result.code, result.err) == (2, f"dispatchkit: {file} is not text in UTF-8: save it in this encoding\n")
 
 
 def test_typer_error_exits_with_2() -> None:

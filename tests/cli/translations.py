@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -34,7 +35,10 @@ Message = str | tuple[str, ...]
 @cache
 def extracted() -> Mapping[Message, str]:
     """The texts of the command line, and the file of each. A text with a plural is a pair."""
-    found = extract_from_dir(FOLDER, method_map=[("**.py", "python")], keywords=KEYWORDS)
+    with (FOLDER.parents[1] / "pyproject.toml").open("rb") as file:
+        mappings = tomllib.load(file)["tool"]["babel"]["mappings"]
+    methods = [(each["pattern"].removeprefix("dispatchkit/"), each["method"]) for each in mappings]
+    found = extract_from_dir(FOLDER.parent, method_map=methods, keywords=KEYWORDS)
     return {message: file for file, _line, message, _comments, _context in found}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from dispatchkit import ActivateMailing, Audience, LaunchBroadcast, Ledger, StartDispatch, StopDispatch
 from dispatchkit.ledger import plan as planning
 from dispatchkit.ledger.codec import decode, encode, encode_text
+from dispatchkit.ledger.plan import name_repeats, name_targets
 from dispatchkit.ledger.sqlite.store import SqliteStore
+from dispatchkit.ledger.store import Repeat
 from dispatchkit.ledger.template import Template
 from tests.ledger.test_store import run_plan
 
@@ -98,3 +101,11 @@ def test_repeated_texts_read_the_same() -> None:
     assert [decode(encode(command)[1]) for command in commands for _ in range(2)] == [
         command for command in commands for _ in range(2)
     ]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, "7, 8"), (3, "7, 8, ...")])
+def test_first_targets_are_named(count: int, expected: str) -> None:
+    commands = [encode_text(StartDispatch(number)) for number in (7, 8)]
+    repeat = Repeat("noon", count, commands, datetime(2026, 1, 31, 12, tzinfo=UTC), range(count))
+    assert name_targets(repeat) == expected
+    assert name_repeats([repeat]) == f"{count} in run 'noon', the latest at 2026-01-31 12:00:00 UTC: {expected}"

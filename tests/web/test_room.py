@@ -127,7 +127,7 @@ async def test_stop_uses_commands_words(room: Room, tmp_path: Path) -> None:
     assert stopped is not None
     pattern = "Run 'friday' is stopped (no process holds it). Waiting until "
     assert told["accepted"].startswith(pattern)
-    assert stopped.accepted.startswith(pattern)
+    assert stopped.accepted().startswith(pattern)
     assert told["confirmed"].startswith("Run 'friday' is stopped: no process launches any more of it after ")
     assert 4 < told["wait"] <= 5
     assert (shown["state"], shown["can_stop"]) == ("stopped", False)

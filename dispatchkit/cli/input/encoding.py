@@ -57,14 +57,17 @@ def text_blocks(source: Bytes, encoding: str | None, again: Callable[[str], str]
         except UnicodeDecodeError as error:
             before = error.object[: error.start]
             line += rest.count("\n") + before.decode(chosen, "replace").count("\n")
-            reason = "" if encoding is not None else _suggestion(error.object, chosen, again)
+            named = _(". Name another one with --encoding, or leave the option out")
+            reason = named if encoding is not None else _suggestion(error.object, chosen, again)
             raise ValueError(
                 _("{name}, line {line}: this is not text in {label}{reason}").format(
                     name=name, line=line, label=label, reason=reason
                 )
             ) from None
         except UnicodeError:  # such as that of UTF-16 without its mark
-            raise ValueError(_("{name}: this is not text in {label}").format(name=name, label=label)) from None
+            raise ValueError(
+                _("{name}: this is not text in {label}. Name its own with --encoding").format(name=name, label=label)
+            ) from None
         if line == 1:
             text = text.removeprefix("\ufeff")
         if "\0" in text:
@@ -79,9 +82,10 @@ def text_blocks(source: Bytes, encoding: str | None, again: Callable[[str], str]
         if len(rest) > _MAX_LINE:
             line += block.count("\n")
             raise ValueError(
-                _("{name}, line {line}: this line is longer than {most:,} characters: no list of ids").format(
-                    name=name, line=line, most=_MAX_LINE
-                )
+                _(
+                    "{name}, line {line}: this line is longer than {most:,} characters: no list of ids. Name another "
+                    "file"
+                ).format(name=name, line=line, most=_MAX_LINE)
             )
         if block:
             yield block
@@ -119,12 +123,16 @@ def _check_binary(source: Bytes, again: Callable[[str], str]) -> None:
                     name=source.name, line=again(f"--encoding {encoding}")
                 )
             )
-    raise ValueError(_("{name} is a binary file, not a list of ids: it holds NUL bytes").format(name=source.name))
+    raise ValueError(
+        _("{name} is a binary file, not a list of ids: it holds NUL bytes. Save the list as CSV or .xlsx").format(
+            name=source.name
+        )
+    )
 
 
 def _suggestion(data: bytes, chosen: str, again: Callable[[str], str]) -> str:
     if not chosen.startswith("utf-8"):
-        return ""
+        return _(". Name its own with --encoding")
     guess = _guess(data[:_BLOCK])
     return _(". It is probably {guess}; if so: {line}").format(guess=guess, line=again(f"--encoding {guess}"))
 

@@ -93,9 +93,11 @@ class LedgerRef:
                         ledger=self
                     )
                 )
-            raise ValueError(_("there is no ledger {ledger}: no such file").format(ledger=self))
+            raise ValueError(
+                _("there is no ledger {ledger}: no such file. Check its name and its folder").format(ledger=self)
+            )
         if not new and self.is_empty:
-            raise ValueError(_("{ledger} holds no ledger: the file is empty").format(ledger=self))
+            raise ValueError(_("{ledger} holds no ledger: the file is empty. Name another file").format(ledger=self))
         return dispatchkit.Ledger(self.address)
 
     def resume(self, run: str, *options: str, kept: str | None = None) -> str:

@@ -68,14 +68,18 @@ def from_file(path: str, options: FileOptions) -> Targets:
         if is_workbook(source):
             if options.encoding is not None:
                 raise ValueError(
-                    _("--encoding is for text: {name} is a workbook, which says its own").format(name=source.name)
+                    _("--encoding is for text: {name} is a workbook, which says its own. Leave --encoding out").format(
+                        name=source.name
+                    )
                 )
             sheet = open_sheet(source, options.sheet, options.column)
             bad = BadRows(source.name, sheet.place)
             taking, rows = _Taking(options, bad), sheet.rows(bad)
             return _finish(taking.take_by_state(rows) if sheet.has_state else taking.take(rows), bad, sheet.notes)
         if options.sheet is not None:
-            raise ValueError(_("--sheet is for workbooks: {name} is not one").format(name=source.name))
+            raise ValueError(
+                _("--sheet is for workbooks: {name} is not one. Leave --sheet out").format(name=source.name)
+            )
         return _from_text(source, options)
 
 
@@ -83,7 +87,7 @@ def _from_text(source: Bytes, options: FileOptions) -> Targets:
     blocks = text_blocks(source, options.encoding, options.again)
     first = next(blocks, "")
     if not first:
-        raise ValueError(_("{name} holds no ids: the file is empty").format(name=source.name))
+        raise ValueError(_("{name} holds no ids: the file is empty. Name another file").format(name=source.name))
     blocks = chain([first], blocks)
     bad = BadRows(source.name)
     taking = _Taking(options, bad)
@@ -343,4 +347,4 @@ def _finish(taking: _Taking, bad: BadRows, notes: Iterable[str] = ()) -> Targets
         )
     if taking.notes:
         raise ValueError(_("{name} holds no ids to stop. {notes}").format(name=bad.name, notes=" ".join(taking.notes)))
-    raise ValueError(_("{name} holds no ids").format(name=bad.name))
+    raise ValueError(_("{name} holds no ids: name another file").format(name=bad.name))

@@ -113,12 +113,18 @@ def read_list(blocks: Iterable[str], skip: int, collector: Collector, bad: BadRo
                     raise ValueError(
                         _(
                             "{name}, line {number}: {text} is not an id. If it is a header, name the column that "
-                            "holds the ids: --column NAME"
-                        ).format(name=bad.name, number=number, text=shown(text))
+                            "holds the ids: --column {column}"
+                        ).format(name=bad.name, number=number, text=shown(text), column=_column_of_ids(text))
                     ) from None
                 bad.add(number, str(error))
             ending.saw(len(text), len(text))
             begun = True
+
+
+def _column_of_ids(header: str) -> str:
+    """The name of the column with the ids, as ``--column`` takes it."""
+    names = [field.strip(_BLANKS + '"') for field in re.split("[,;\t]", header)]
+    return next((name for name in names if name.casefold() == "id"), "NAME")
 
 
 def _entry(line: str) -> str | None:

@@ -30,8 +30,8 @@ __all__ = ["exit_on_user_error", "read_targets", "token"]
 _MAX_TOKEN = 64 * 1024
 """Bytes of a file with a token."""
 
-# The library speaks of its parameters, the command line of its options.
-_PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|account|proxy|limit|content|wire)\b")
+# The library speaks of its parameters, the command line of its options. In quotes, it is a key of a profile.
+_PARAMETER = re.compile(r"\bbase_url\b(?!')|^(timeout|attempt_timeout|account|proxy|limit|content|wire)\b")
 
 
 @contextmanager
@@ -47,7 +47,9 @@ def exit_on_user_error() -> Generator[None]:
         write(sys.stderr, fitted(sys.stderr, f"dispatchkit: {redact_urls(message)}\n"))
         raise typer.Exit(2) from None
     except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        from dispatchkit.cli.input.os_errors import describe_os_error  # noqa: PLC0415 - most commands have none
+
+        message = describe_os_error(error)
     except (ValueError, TypeError, ImportError) as error:
         message = _PARAMETER.sub(lambda match: f"--{match[0].replace('_', '-')}", as_options(str(error)))
     except LedgerError as error:
@@ -113,5 +115,9 @@ def token(options: ConnectionOptions, variable: str) -> str:
     # Other letters than ASCII become a character that no token may have, which the client refuses.
     value = raw.decode("ascii", "replace").strip()
     if not value:
-        raise ValueError(_("no token: {token_file} is empty").format(token_file=options.token_file))
+        raise ValueError(
+            _("no token: {token_file} is empty. Put the token into it, or name another file").format(
+                token_file=options.token_file
+            )
+        )
     return value

@@ -211,7 +211,9 @@ def _refusing_damage(name: str) -> Generator[None]:
     try:
         yield
     except CalamineError as error:
-        raise ValueError(_("{name} is a damaged workbook: {error}").format(name=name, error=error)) from None
+        raise ValueError(
+            _("{name} is a damaged workbook: {error}. Open it in Excel and save it").format(name=name, error=error)
+        ) from None
 
 
 def _sheet(workbook: CalamineWorkbook, sheet: str, name: str) -> CalamineSheet:

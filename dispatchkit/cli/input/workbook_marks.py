@@ -100,9 +100,9 @@ def sheet_marks(archive: zipfile.ZipFile, sheet: str, column: int) -> SheetMarks
             parser.Parse(b"", True)
     except (KeyError, expat.ExpatError, StopIteration, OverflowError) as error:
         raise ValueError(
-            _("the sheet {sheet!r} cannot be read: the workbook is damaged ({error})").format(
-                sheet=sheet, error=type(error).__name__
-            )
+            _(
+                "the sheet {sheet!r} cannot be read: the workbook is damaged ({error}). Open it in Excel and save it"
+            ).format(sheet=sheet, error=type(error).__name__)
         ) from None
     return scan.marks
 

@@ -55,7 +55,9 @@ class LogFile(logging.Handler):
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), _MODE)
         if not stat.S_ISREG(os.fstat(self._file).st_mode):
             os.close(self._file)
-            raise ValueError(_("--log-file takes a regular file, and {path} is none").format(path=path))
+            raise ValueError(
+                _("--log-file takes a regular file, and {path} is none: name another one").format(path=path)
+            )
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append a record. A full disk does not end the run: it is told once, and later records are tried."""

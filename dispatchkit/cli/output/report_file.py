@@ -100,7 +100,9 @@ def _check(path: Path, start: str) -> None:
         status = path.stat()
     except FileNotFoundError:
         if not path.parent.is_dir():
-            raise ValueError(_("there is no folder {folder}").format(folder=path.parent)) from None
+            raise ValueError(
+                _("there is no folder {folder}: make it, or name another file").format(folder=path.parent)
+            ) from None
         return
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(_("{path} is no file: name another one").format(path=path))

@@ -13,10 +13,10 @@ from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, La
 from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.durations import HOUR
 from dispatchkit.cli.input.profile import with_profile
-from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.providers.overrides import Overrides, overrides
 from dispatchkit.cli.run.launch import launch as launch_spec
+from dispatchkit.cli.run.launch import refused_on_user_error
 from dispatchkit.cli.run.spec import CheckSpec, LaunchSpec
 from dispatchkit.cli.settings import client_settings
 from dispatchkit.cli.text import counted
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from dispatchkit.cli.commands.altcraft import (
         ActivateOptions,
         AltcraftOptions,
-        AudienceOptions,
         DeactivateOptions,
         LaunchActiveOptions,
     )
@@ -43,7 +42,7 @@ _ATTACHMENT_LIMIT = 100_000_000
 
 def activate(options: ActivateOptions) -> None:
     """Activate mailings and, with ``--run-now``, launch them."""
-    with exit_on_user_error():
+    with refused_on_user_error(options):
         if options.audience is not None and not options.run_now:
             raise ValueError(_("--audience needs --run-now: it holds for one launch only"))
         values = overrides(options)
@@ -58,7 +57,7 @@ def activate(options: ActivateOptions) -> None:
 
 def launch(options: LaunchActiveOptions) -> None:
     """Launch active broadcasts."""
-    with exit_on_user_error():
+    with refused_on_user_error(options):
         values = overrides(options)
     _launch(
         options,
@@ -72,7 +71,7 @@ def launch(options: LaunchActiveOptions) -> None:
 
 def launch_regular(options: LaunchActiveOptions) -> None:
     """Launch active regular mailings."""
-    with exit_on_user_error():
+    with refused_on_user_error(options):
         values = overrides(options)
     _launch(
         options,
@@ -107,7 +106,7 @@ def _launch(
     stops: frozenset[str] = frozenset(),
     check: CheckSpec[AltcraftWire] | None = None,
 ) -> None:
-    with exit_on_user_error():
+    with refused_on_user_error(options):
         options = with_profile(options, PROVIDER)
 
     def connect(base_url: str, token: str) -> AltcraftClient:
@@ -142,9 +141,11 @@ def _launch(
     launch_spec(options, spec)
 
 
-def _check_spec(options: AudienceOptions, values: Overrides, *, activates: bool = False) -> CheckSpec[AltcraftWire]:
+def _check_spec(
+    options: ActivateOptions | LaunchActiveOptions, values: Overrides, *, activates: bool = False
+) -> CheckSpec[AltcraftWire]:
     audience = values["audience"]
-    with exit_on_user_error():
+    with refused_on_user_error(options):
         if options.list_id is not None and (audience is None or audience.kind != "segment"):
             raise ValueError(_("--list-id needs --audience segment:ID: it names the database of a dynamic segment"))
         if options.resource_id is not None and audience is None:

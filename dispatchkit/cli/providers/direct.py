@@ -11,9 +11,8 @@ import dispatchkit
 from dispatchkit.built_in.direct import PROVIDER
 from dispatchkit.cli.durations import ALWAYS
 from dispatchkit.cli.input.profile import with_profile
-from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
-from dispatchkit.cli.run.launch import launch
+from dispatchkit.cli.run.launch import launch, refused_on_user_error
 from dispatchkit.cli.run.spec import CheckSpec, LaunchSpec
 from dispatchkit.cli.settings import client_settings
 from dispatchkit.cli.translate import N_
@@ -33,7 +32,7 @@ R = TypeVar("R")
 
 def start(options: StartOptions) -> None:
     """Start dispatches."""
-    with exit_on_user_error():
+    with refused_on_user_error(options):
         options = with_profile(options, PROVIDER)
     check: CheckSpec[DirectAuth] = CheckSpec(
         read=lambda client, ids, timeout: load("dispatchkit.direct.check:iterate_checks")(client, ids, timeout=timeout),
@@ -45,7 +44,7 @@ def start(options: StartOptions) -> None:
 
 def stop(options: StopOptions) -> None:
     """Stop the dispatches that are named, or all that have a status."""
-    with exit_on_user_error():
+    with refused_on_user_error(options):
         options = with_profile(options, PROVIDER)
     if options.status is None:
         launch(options, _spec(options, N_("stop"), StopDispatch, started=True))

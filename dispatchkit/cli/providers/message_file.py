@@ -70,7 +70,10 @@ class MessageFile:
         """
         if self.path == "-" or not stat.S_ISREG(Path(self.path).stat().st_mode):
             raise ValueError(
-                _("--from must name a regular file: it is read twice, to check it before anything is sent")
+                _(
+                    "--from must name a regular file: it is read twice, to check it before anything is sent. Write it "
+                    "to a file first"
+                )
             )
         self._version = self._stat()
         bad, numbers, digests = BadRows(self.path), array("Q"), array("Q")
@@ -83,7 +86,7 @@ class MessageFile:
         bad.check()
         self.count = len(numbers)
         if not self.count:
-            raise ValueError(_("{path} holds no messages").format(path=self.path))
+            raise ValueError(_("{path} holds no messages: name another file").format(path=self.path))
 
     def batches(self, size: int, *, skip: int = 0) -> Iterator[list[Row]]:
         """The messages of a checked file, in batches.
@@ -105,7 +108,11 @@ class MessageFile:
 
     def _check_version(self, bad: BadRows) -> None:
         if bad.count or self._stat() != self._version:
-            raise ValueError(_("{path} has changed since it was checked").format(path=self.path))
+            raise ValueError(
+                _("{path} has changed since it was checked: leave it as it is until the command ends").format(
+                    path=self.path
+                )
+            )
 
     def _stat(self) -> tuple[int, int]:
         status = Path(self.path).stat()
@@ -209,7 +216,7 @@ def _header(lines: Iterator[tuple[int, str]], name: str) -> tuple[list[str], str
                 name=name, number=number, column=_DESTINATION
             )
         )
-    raise ValueError(_("{name} holds no messages: the file is empty").format(name=name))
+    raise ValueError(_("{name} holds no messages: the file is empty. Name another file").format(name=name))
 
 
 def _message(destination: str, substitutions: dict[str, str] | None) -> Message:

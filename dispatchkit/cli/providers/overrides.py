@@ -71,14 +71,15 @@ def _content(text: str) -> dict[str, JsonValue]:
         content: object = json.loads(_content_of_file(name) if text.startswith("@") else text)
     except json.JSONDecodeError as error:
         raise ValueError(
-            _("{name} is not JSON: {problem}, line {line}, column {column}").format(
-                name=name, problem=error.msg, line=error.lineno, column=error.colno
-            )
+            _(
+                "{name} is not JSON: {problem}, line {line}, column {column}. It must be a JSON object, such as "
+                '{{"field": "value"}}'
+            ).format(name=name, problem=error.msg, line=error.lineno, column=error.colno)
         ) from None
     except UnicodeDecodeError:
-        raise ValueError(_("{name} is not text in UTF-8").format(name=name)) from None
+        raise ValueError(_("{name} is not text in UTF-8: save it in this encoding").format(name=name)) from None
     except RecursionError:
-        raise ValueError(_("{name} is nested too deeply").format(name=name)) from None
+        raise ValueError(_("{name} is nested too deeply: give a flatter object").format(name=name)) from None
     if not isinstance(content, dict):
         raise ValueError(  # noqa: TRY004 - a text that the user typed
             _('{name} must be a JSON object, such as {{"field": "value"}}').format(name=name)

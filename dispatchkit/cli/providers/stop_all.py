@@ -25,7 +25,7 @@ from dispatchkit.cli.output.notify import Notifier, notifier_of, refusal_told
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.providers.listed import Listed
 from dispatchkit.cli.providers.views import check_status, describe_listing, list_was_cut, read, unread
-from dispatchkit.cli.run.launch import launch
+from dispatchkit.cli.run.launch import launch, refused_on_user_error
 from dispatchkit.cli.run.spec import describe
 from dispatchkit.cli.settings import check_canary, guards
 from dispatchkit.cli.text import escape_control, left_out_repeats, write
@@ -49,7 +49,7 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
     Raises:
         typer.Exit: Always, with the exit status.
     """
-    with exit_on_user_error():
+    with refused_on_user_error(options):
         if options.ids or options.from_ is not None or options.column is not None:
             raise ValueError(_("give either --status or ids (as arguments or with --from), not both"))
         if options.sandbox:
@@ -57,7 +57,7 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
         host, key = spec.base_url or "", token(options, spec.token_variable)
         client, command = spec.connect(host, key), ReadDispatches(status=status)
         bounds, notifier = guards(options), notifier_of(options)
-        check_canary(bounds, spec.command(1))
+        check_canary(bounds, spec.command(1), None)
     with refusal_told(notifier, options.run):
         if _stops_while_listing(options):
             with with_log(options.log_file):

@@ -8,7 +8,7 @@ import uuid
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from dispatchkit.cli.settings import client_settings, guards
+from dispatchkit.cli.settings import check_canary, client_settings, guards
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.cli.translate import ngettext
 from dispatchkit.core.call.request import request_of
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.options import RunOptions
     from dispatchkit.cli.run.spec import LaunchSpec
+    from dispatchkit.cli.settings import Guards
     from dispatchkit.core.command import Request
 
 __all__ = ["describe_request", "show_requests"]
@@ -39,7 +40,8 @@ def show_requests(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets)
         ValueError: A request cannot be sent like this, or an option is out of range.
     """
     host = spec.host(sandbox=options.sandbox)
-    _check(options, host)
+    bounds = _check(options, host)
+    check_canary(bounds, spec.command(targets.first), len(targets))
     wire, total = spec.wire(_MASK), len(targets)
     for number in islice(targets, _SHOWN):
         command = spec.command(number)
@@ -56,11 +58,11 @@ def show_requests(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets)
     write(sys.stdout, text.format(count=total, shown=_SHOWN) + "\n")
 
 
-def _check(options: RunOptions, host: str) -> None:
-    """Check what a client would check of the options."""
+def _check(options: RunOptions, host: str) -> Guards:
+    """Check what a client would check of the options. Returns the bounds of the run."""
     origin(host, insecure=options.insecure)
     settings = client_settings(options)
-    guards(options)
+    bounds = guards(options)
     for name in ("timeout", "attempt_timeout"):
         if (value := getattr(options, name)) is not None:
             seconds(name, value)
@@ -68,6 +70,7 @@ def _check(options: RunOptions, host: str) -> None:
         proxy_url(proxy)
     if (account := settings.get("account")) is not None:
         label("account", account)
+    return bounds
 
 
 def describe_request(request: Request, host: str) -> str:

@@ -14,6 +14,7 @@ from dispatchkit.cli.durations import repeat_seconds
 from dispatchkit.cli.input.ledger_ref import LedgerRef, ledger_from_options, without_ledger
 from dispatchkit.cli.input.question import Description, ask
 from dispatchkit.cli.input.values import exit_on_user_error, token
+from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.run.checked import MASK, checked_targets, checking_client
 from dispatchkit.cli.run.known_run import KnownRun, all_launched_before, describe_earlier, inspect_run
@@ -80,7 +81,7 @@ def execute(
         client._launch_options = options.invocation.to_keep()
         command = spec.command(targets.first)  # what is wrong with one is wrong with all
         client._call(command)
-        check_canary(bounds, command)
+        check_canary(bounds, command, len(targets))
         known = KnownRun()
         if ledger_ref is not None and ledger_ref.holds_runs:
             known = run_loop(inspect_run(ledger_ref, spec, client, targets, window, again=options.again))
@@ -90,8 +91,15 @@ def execute(
     tell()
     if ledger_ref is not None and not len(targets):
         raise all_launched_before(spec, known.earlier, len(given), ledger_ref)
+    if ledger_ref is not None and not known.left and known.taken_over.count:
+        raise load("dispatchkit.cli.run.taken_over:nothing_left")(
+            ledger_ref.run or "", known.taken_over, known.counts, ledger_ref
+        )
     is_asked_for = not (options.sandbox or options.yes or known.left == 0)
     targets, state = checked_targets(spec, connect, targets, options, known=known, is_asked_for=is_asked_for)
+    if known.left is None and len(targets) < len(given):
+        with exit_on_user_error():  # of what was left out, none is in the canary
+            check_canary(bounds, command, len(targets))
     description = _describe(options, spec, targets, host, known=known, ledger_ref=ledger_ref, bounds=bounds)
     if is_asked_for:
         ask(description, more=state)
@@ -167,6 +175,8 @@ def _describe(
     if known.left is not None:
         bounds = canary_ahead(bounds, known.counts, known.canary)
     more = (*describe_guards(bounds, spec.noun), *describe_earlier(known.earlier, options.again, ledger_ref))
+    if known.taken_over.count:
+        more += load("dispatchkit.cli.run.taken_over:describe_taken_over")(known.taken_over)
     description = describe(options, spec, targets, host, more=more)
     if known.left is None or ledger_ref is None:
         return description

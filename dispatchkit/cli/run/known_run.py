@@ -22,6 +22,7 @@ from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.cli.views.snapshot import take_snapshot
 from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.run_snapshot import TakenOver, find_taken_over
 from dispatchkit.ledger.store import Counts
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class KnownRun:
     """The canary that the run was planned with."""
     unplanned: IdSet | None = None
     """The ids that the complete plan lacks. They belong to the same launch only if they may not be launched."""
+    taken_over: TakenOver = attrs.field(factory=TakenOver)
+    """What other runs launched since the run was planned. They are not left."""
     difference: str = ""
     """Why it is another launch, if one of them may be launched."""
 
@@ -99,16 +102,18 @@ async def inspect_run(
             if not len(planned) or not await _is_same(ledger_run, spec, planned):
                 raise
             is_planned, targets, leaves_out, difference = True, planned, bool(earlier.count), str(error)
+        taken_over = await find_taken_over(ledger, found.run, within=None if again else window)
         snapshot = await take_snapshot(ledger, found.run)
         return KnownRun(
             found,
-            snapshot.left + len(targets) - found.run.total,
+            snapshot.left + len(targets) - found.run.total - taken_over.count,
             found.run if is_planned else None,
             earlier if leaves_out else Earlier(),
             leaves_out,
             snapshot.counts,
             found.run.canary,
             unplanned,
+            taken_over,
             difference,
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.output.notify import Notifier
     from dispatchkit.cli.run.spec import LaunchSpec
 
-__all__ = ["launch"]
+__all__ = ["launch", "refused_on_user_error"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -44,6 +46,25 @@ def launch(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
         _launch(options, spec, None)
     with load("dispatchkit.cli.output.notify:refusal_told")(notifier, options.run):
         _launch(options, spec, notifier)
+
+
+@contextmanager
+def refused_on_user_error(options: RunOptions) -> Generator[None]:
+    """Like `exit_on_user_error`, and run ``--notify`` for a refusal. The block must launch nothing.
+
+    Raises:
+        typer.Exit: With status 2, after an error.
+    """
+    try:
+        with exit_on_user_error():
+            yield
+    except typer.Exit:
+        if options.notify is None or options.dry_run:
+            raise
+        with exit_on_user_error():
+            notifier = load("dispatchkit.cli.output.notify:notifier_of")(options)
+        with load("dispatchkit.cli.output.notify:refusal_told")(notifier, options.run):
+            raise
 
 
 def _launch(options: RunOptions, spec: LaunchSpec[W, R], notifier: Notifier | None) -> NoReturn:

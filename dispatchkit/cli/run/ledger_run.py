@@ -22,14 +22,14 @@ from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
 from dispatchkit.cli.run.drive import drive
-from dispatchkit.cli.run.earlier import in_other_runs
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
-from dispatchkit.cli.text import counted, escape_control, redact_urls, utc, write
+from dispatchkit.cli.text import counted, escape_control, redact_urls, write
 from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
 from dispatchkit.errors import LedgerError, RepeatedTargetsError
 from dispatchkit.ledger.codec import decode, encode, key
-from dispatchkit.ledger.plan import digests, find_repeats
+from dispatchkit.ledger.plan import digests
+from dispatchkit.ledger.run_snapshot import find_taken_over
 from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ W = TypeVar("W")
 
 
 _BATCH_SIZE = 1024
-_NAMED = 5
-"""Other runs that a refusal names."""
 _LOOK_TIMEOUT = 1.0
 """Seconds in which an interrupted run looks into the ledger why it ended."""
 
@@ -149,12 +147,7 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
     if not repeats:  # the window has passed meanwhile
         return error
     count = sum(repeat.count for repeat in repeats)
-    named = [
-        _("{count:,} in run {name!r}, the latest at {time} UTC").format(
-            count=repeat.count, name=repeat.run, time=utc(repeat.latest)
-        )
-        for repeat in repeats[:_NAMED]
-    ]
+    name_runs = load("dispatchkit.cli.run.taken_over:name_runs")
     text = ngettext(
         "{count:,} of these ids was launched{within}, or may have been: {runs}. Nothing was sent. Leave them out, or "
         "launch all the same: {line}",
@@ -164,7 +157,7 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
     ).format(
         count=count,
         within=_within(within),
-        runs="; ".join([*named, *in_other_runs(len(repeats) - _NAMED)]),
+        runs=name_runs(repeats),
         line=ledger_ref.launch_all_the_same(),
     )
     if max(repeat.count for repeat in repeats) == (await ledger.counts(run.name)).left:
@@ -178,29 +171,13 @@ def _within(window: float) -> str:
 
 
 async def _tell_of_left_out(ledger_run: LedgerRun, report: Report) -> str:
-    """What other runs took over from this one, and the line that shows the run with most of it."""
-    ledger, ledger_ref = ledger_run.ledger, ledger_run.ledger_ref
-    run = await ledger.run(ledger_run.name)
-    store = await ledger._open_store()
-    repeats = await find_repeats(store, run, chunk=None, within=ledger_run.repeat_window)
-    count = report.launched_elsewhere
-    text = ngettext(
-        "{count:,} target is left out: another run launched it, or launches it now.",
-        "{count:,} targets are left out: another run launched them, or launches them now.",
-        count,
-    ).format(count=count)
+    """What other runs took over from this one."""
+    ledger, run = ledger_run.ledger, await ledger_run.ledger.run(ledger_run.name)
+    taken_over = await find_taken_over(ledger, run, within=ledger_run.repeat_window)
     counts = await ledger.counts(run.name)
-    if (unclear := counts.sending + counts.unknown - report.unknown) > 0:
-        text += ngettext(
-            " The outcome of {count:,} of them is unclear in this run, too: look at the provider, then launch what did "
-            "not happen with --again.",
-            " The outcome of {count:,} of them is unclear in this run, too: look at the provider, then launch what did "
-            "not happen with --again.",
-            unclear,
-        ).format(count=unclear)
-    if repeats:  # the window may have passed meanwhile
-        other = max(repeats, key=lambda repeat: repeat.count).run
-        text += _(" To show run {run!r}: {line}").format(run=other, line=ledger_ref.show(other))
+    unclear = counts.sending + counts.unknown - report.unknown
+    left_out_text = load("dispatchkit.cli.run.taken_over:left_out_text")
+    text: str = left_out_text(taken_over, report.launched_elsewhere, unclear, ledger_run.ledger_ref)
     return text
 
 

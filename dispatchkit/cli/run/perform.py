@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.run.spec import LaunchSpec
     from dispatchkit.cli.settings import Guards
     from dispatchkit.core.call.client import Client
+    from dispatchkit.core.command import Command
 
 
 __all__ = ["perform"]
@@ -110,11 +111,20 @@ async def _run_remembered(
         reporter.planned = await _is_unchanged(ledger, compared) or await check_same_plan(
             ledger_run, spec.command, targets
         )
-        commands = None if reporter.planned else map(spec.command, targets)
+        commands = None if reporter.planned else _commands(spec, targets, ledger_ref, reporter)
         with reporter:
             return await drive_with_ledger(
                 client, commands, ledger_run, reporter=reporter, guards=bounds, failures_file=failures_file
             )
+
+
+def _commands(
+    spec: LaunchSpec[W, R], targets: Targets, ledger_ref: LedgerRef, reporter: Reporter
+) -> Iterator[Command[W, R]]:
+    """The commands of a plan. The first one is taken once the ledger has the run."""
+    if ledger_ref.is_new_name:
+        reporter.note(_("The launch is run {run!r} in {ledger}.").format(run=ledger_ref.run, ledger=ledger_ref))
+    yield from map(spec.command, targets)
 
 
 async def _is_unchanged(ledger: Ledger, compared: Run | None) -> bool:
@@ -159,8 +169,6 @@ def perform(
     """
     reporter, failures_file = reporter_of(options, spec, targets, ledger_ref, description, notifier=notifier)
     if ledger_ref is not None:
-        if ledger_ref.is_new_name:
-            reporter.note(_("The launch is run {run!r} in {ledger}.").format(run=ledger_ref.run, ledger=ledger_ref))
         remembered = _run_remembered(
             spec,
             client,

@@ -24,16 +24,17 @@ from dispatchkit.cli.output.notify import Notifier, notifier_of, refusal_told
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.ledger_run import LedgerRun, drive_with_ledger
 from dispatchkit.cli.run.spec import describe_host
+from dispatchkit.cli.run.taken_over import describe_taken_over, nothing_left
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.settings import canary_ahead, check_canary, client_settings, describe_guards, guards
 from dispatchkit.cli.text import counted, escape_control, write
-from dispatchkit.cli.translate import N_, _
+from dispatchkit.cli.translate import N_, _, ngettext
 from dispatchkit.cli.views.ledger import unknown_for_good
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
-from dispatchkit.ledger.run_snapshot import RunStop, nothing_to_stop, stop_run
+from dispatchkit.ledger.run_snapshot import RunStop, TakenOver, find_taken_over, nothing_to_stop, stop_run
 from dispatchkit.providers import connect_run, parse_settings, provider_of
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
     with exit_on_user_error():
         ledger_ref = _ledger_ref(options)
         guards(options)
-        snapshot, hindering, left, command = run_loop(_inspect(ledger_ref))
+        snapshot, taken_over, hindering, left, command = run_loop(_inspect(ledger_ref))
         ledger_ref = attrs.evolve(ledger_ref, run=snapshot.run.name)
         run = snapshot.run
         settings = parse_settings(run.settings)
@@ -83,6 +84,8 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
                     "completes the plan and launches the rest"
                 ).format(name=run.name)
             )
+        if not snapshot.left and taken_over.count:
+            raise nothing_left(run.name, taken_over, snapshot.counts, ledger_ref)
         if not snapshot.left:
             message, kept = (
                 _("Run {name} is over: no target is left.").format(name=escape_control(repr(run.name))),
@@ -93,12 +96,13 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
                 message = f"{nothing} {unknown_for_good(kept)}"
             write(sys.stderr if options.json else sys.stdout, f"{message}\n")
             raise typer.Exit(3 if kept else 0)
-        check_canary(bounds, command)
+        check_canary(bounds, command, run.total)
         client = _connect(options, run)
     if run.stopped:
         text = _("Run {name} was stopped. This command lets it launch again.")
         write(sys.stderr, text.format(name=escape_control(repr(run.name))) + "\n")
     description = _describe(options, snapshot, settings, left, command, bounds=bounds)
+    description = attrs.evolve(description, details=(*description.details, *describe_taken_over(taken_over)))
     if not options.yes:
         ask(description)
     decisions = decide(hindering, options, ledger_ref)
@@ -128,6 +132,13 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
 def _ledger_ref(options: ResumeOptions) -> LedgerRef:
     words = options.where or []
     ledger_ref = parse_ledger_args(words[:1], run=False)
+    if len(words) == 1 and options.run is None and not ledger_ref.exists:
+        own = attrs.evolve(parse_ledger_args([], run=False), invocation=options.invocation)
+        raise ValueError(
+            _("there is no ledger {ledger}: no such file. If it is the name of a run: {line}").format(
+                ledger=ledger_ref, line=own.resume(words[0])
+            )
+        )
     if len(words) > 1:
         ledger_ref = attrs.evolve(ledger_ref, invocation=options.invocation)
         raise ValueError(_("name the run with --run: {line}").format(line=ledger_ref.resume(words[1])))
@@ -167,15 +178,18 @@ def _describe_command(command: Command[Never, object] | None) -> Iterator[tuple[
 
 async def _inspect(
     ledger_ref: LedgerRef,
-) -> tuple[RunSnapshot, Hindrances, list[int] | None, Command[Never, object] | None]:
-    """The run, its hindrances, the ids that are left unless they are too many, and one of the commands."""
+) -> tuple[RunSnapshot, TakenOver, Hindrances, list[int] | None, Command[Never, object] | None]:
+    """The run, what others took over, its hindrances, the ids that are left unless too many, and a command."""
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
-        snapshot = await take_snapshot(ledger, run)
+        taken_over = await find_taken_over(ledger, run)
+        snapshot = attrs.evolve(await take_snapshot(ledger, run), launched_elsewhere=taken_over.count)
         command: Command[Never, object] | None = None
         left: list[int | None] = []
         states = [state for state in NOT_DONE if state != State.REJECTED]
         async for target in ledger.targets(run.name, states=states):
+            if target.index in taken_over.indexes:
+                continue
             decoded = decode(target.command)
             command = command or decoded
             if snapshot.left > _LISTED:
@@ -184,7 +198,7 @@ async def _inspect(
                 left.append(decoded.target)
         ids = [each for each in left if isinstance(each, int)]
         listed = ids if len(ids) == len(left) else None  # another package's targets need not be numbers
-        return snapshot, await hindrances(ledger, run.name), listed or None, command
+        return snapshot, taken_over, await hindrances(ledger, run.name), listed or None, command
 
 
 def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
@@ -246,6 +260,7 @@ def stop(options: StopRunOptions) -> None:
     with exit_on_user_error():
         ledger_ref = parse_ledger_args(options.where or [], run=True)
         if ledger_ref.run is None:
+            ledger_ref.open()  # says that there is no such ledger
             raise ValueError(
                 _("name the run to stop, after the ledger. To see the runs: {line}").format(line=ledger_ref.list_runs())
             )
@@ -253,17 +268,17 @@ def stop(options: StopRunOptions) -> None:
         try:
             run_loop(stopping(ledger_ref))
             if run_stop is None:
-                write(sys.stdout, f"{nothing_to_stop(ledger_ref.run)}\n")
+                write(sys.stdout, f"{nothing_to_stop(ledger_ref.run, _)}\n")
                 return
-            write(sys.stderr, f"{run_stop.accepted}\n")
+            write(sys.stderr, f"{run_stop.accepted(_, ngettext)}\n")
             time.sleep(max(0.0, (run_stop.until - SYSTEM.now()).total_seconds()))
         except KeyboardInterrupt:
             message = _("The command was interrupted before run {name} was stopped. To stop it: {line}").format(
                 name=name, line=line
             )
             if run_stop is not None:
-                message = run_stop.interrupted
+                message = run_stop.interrupted(_)
             write(sys.stderr, f"{message}\n")
             raise typer.Exit(130) from None
     resume = escape_control(resume_line(ledger_ref, run_stop.snapshot.run))
-    write(sys.stdout, f"{run_stop.confirmed}\n" + _("To resume it: {line}").format(line=resume) + "\n")
+    write(sys.stdout, f"{run_stop.confirmed(_)}\n" + _("To resume it: {line}").format(line=resume) + "\n")

@@ -28,6 +28,7 @@ from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line
 from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.run_snapshot import find_taken_over
 from dispatchkit.ledger.store import Target
 from dispatchkit.providers import parse_settings
 from dispatchkit.values import as_json
@@ -109,7 +110,11 @@ def show_run(options: ShowOptions) -> None:
             if options.follow:
                 await _follow(snapshot, ledger_ref, form)
             else:
-                _show(await snapshot(), ledger_ref, form)
+                shown = await snapshot()
+                if shown.left and not shown.holders:
+                    taken_over = await find_taken_over(ledger, shown.run)
+                    shown = attrs.evolve(shown, launched_elsewhere=taken_over.count)
+                _show(shown, ledger_ref, form)
 
     with exit_on_user_error():
         ledger_ref = parse_ledger_args(options.where or [], run=True)
@@ -176,6 +181,9 @@ def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
         (_("targets"), targets),
         *((state_word(name), f"{getattr(snapshot.counts, name):,}") for name in _COUNTS),
     ]
+    if snapshot.launched_elsewhere:
+        text = _("{count:,} that other runs launched, or launch now")
+        lines.append((_("left out"), text.format(count=snapshot.launched_elsewhere)))
     if run.contents_pruned is not None:
         lines.append((_("contents"), _pruned(run)))
     if snapshot.paused_until is not None:

@@ -75,7 +75,9 @@ def check_profiles(options: CheckOptions) -> None:
         profiles = read_profiles()
         chosen = [*profiles.values()] if options.name is None else [load_profile(options.name)]
         if not chosen:
-            raise ValueError(_("there are no profiles in {path}").format(path=profiles_file()))
+            raise ValueError(
+                _("there are no profiles in {path}: begin one with [profiles.NAME]").format(path=profiles_file())
+            )
         for profile in chosen:
             _check(profile)
     write(sys.stdout, _("No request was sent.") + "\n")

@@ -66,7 +66,7 @@ async def resolve_run(ledger: Ledger, ledger_ref: LedgerRef) -> Run:
     if len(runs) == 1:
         return runs[0]
     if not runs:
-        raise ValueError(_("{ledger} holds no run").format(ledger=ledger_ref))
+        raise ValueError(_("{ledger} holds no run: name another ledger").format(ledger=ledger_ref))
     names = ", ".join(repr(run.name) for run in runs[:_SHOWN]) + (", ..." if len(runs) > _SHOWN else "")
     raise ValueError(
         _("{ledger} holds {count:,} runs: name one of {names}").format(ledger=ledger_ref, count=len(runs), names=names)

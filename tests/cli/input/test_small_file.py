@@ -47,7 +47,7 @@ def test_devices_are_refused(
 def test_folders_are_refused(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "token")
     result = run("direct", "list", option, tmp_path, "--base-url", SPOILT)
-    assert (result.code, result.err) == (2, f"dispatchkit: {tmp_path}: Is a directory\n")
+    assert (result.code, result.err) == (2, f"dispatchkit: {tmp_path}: Is a directory. Name a file in it\n")
 
 
 def test_size_is_bounded(tmp_path: Path) -> None:

@@ -7,22 +7,37 @@ mistake looks like one that hangs. A time that a change of the clocks skips or r
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, time
-from typing import TYPE_CHECKING
+from typing import Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
 from dispatchkit.cli.translate import _
 from dispatchkit.core.fanout.window import Window, in_words
 
-if TYPE_CHECKING:
-    from dispatchkit.cli.options import ActingOptions
-
-__all__ = ["parse_window"]
+__all__ = ["parse_window", "past_hours"]
 
 _TIME_OF_DAY = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 
 
-def parse_window(options: ActingOptions, now: datetime) -> Window | None:
+class HourOptions(Protocol):
+    """The options about hours."""
+
+    @property
+    def not_before(self) -> str | None:
+        """The start."""
+
+    @property
+    def not_after(self) -> str | None:
+        """The end."""
+
+    @property
+    def zone(self) -> str | None:
+        """The zone of both."""
+
+
+def parse_window(options: HourOptions, now: datetime) -> Window | None:
     """The hours of a launch; None if there are none.
 
     Args:
@@ -57,11 +72,32 @@ def parse_window(options: ActingOptions, now: datetime) -> Window | None:
     return Window(not_before=not_before, not_after=not_after)
 
 
+def past_hours(given: Mapping[str, str], now: datetime) -> set[str]:
+    """The options about hours that a line to type next must lack, since their times are past.
+
+    Args:
+        given: The values of ``not_before``, ``not_after`` and ``zone``, as far as they were given.
+        now: The time, UTC.
+    """
+    past: set[str] = set()
+    for name in ("not_before", "not_after"):
+        with suppress(ValueError):
+            zone = _zone(given["zone"]) if "zone" in given else None
+            moment = _moment(name, given.get(name), zone, now)
+            if moment is not None and moment <= now:
+                past.add(name)
+    return {*past, "zone"} if past and not given.keys() & {"not_before", "not_after"} - past else past
+
+
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        missing = "" if available_timezones() else _(". This system has no time zones: pip install tzdata")
+        known = available_timezones()
+        missing = "" if known else _(". This system has no time zones: pip install tzdata")
+        meant = sorted(each for each in known if each.rpartition("/")[2].casefold() == name.casefold())
+        if meant:
+            missing = _(". Did you mean {name}?").format(name=_(" or ").join(meant))
         raise ValueError(
             _("--zone must be a time zone such as Europe/Moscow or UTC, not {name!r}{missing}").format(
                 name=name, missing=missing
