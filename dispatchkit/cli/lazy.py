@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -29,10 +28,6 @@ _OF_WORKERS = {"procrastinate", "psycopg"}
 _EXTRA_OF_LEDGER = "dispatchkit[ledger]"
 _WORKERS = ("dispatchkit.workers", "dispatchkit.cli.run.worker")
 """Their extra brings that of the ledger, too."""
-_SYNONYMS = (("start", "launch", "activate", "send", "run"), ("stop", "deactivate", "cancel", "abort"))
-"""Names of commands that one provider has, and another one calls otherwise."""
-_SIMILAR = 0.65
-"""How similar a suggested name is, by difflib. With its default of 0.6, ``sttus`` is like ``start``."""
 
 
 def load(reference: str) -> Any:
@@ -65,7 +60,7 @@ class CommandRef:
     body: str
     """The reference of a function that takes such options. It is imported once they are parsed."""
     reads: bool = False
-    """Whether the command only reads."""
+    """Whether the command only reads. Only such a command is suggested for a mistyped one."""
 
     def build(self, name: str) -> typer.core.TyperCommand:
         """The command itself."""
@@ -130,7 +125,8 @@ class LazyGroup(RedactingGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the arguments begin with.
 
-        For a mistyped name, similar ones are suggested. Without any, all names are listed.
+        For a mistyped name, only commands that read are suggested. A shell can run a suggested line with one key, and
+        that must not launch. Otherwise, all names are listed.
         """
         if args and not args[0].startswith("-") and not ctx.resilient_parsing:
             try:
@@ -175,26 +171,10 @@ def group(
 
 
 def _no_such_command(name: str, table: Mapping[str, CommandRef | GroupRef]) -> str:
-    """What is said of a mistyped name. Commands that only read are suggested first."""
-    close = sorted(get_close_matches(name, table, cutoff=_SIMILAR), key=lambda known: not table[known].reads)
-    suggested = [*_in_groups(name, table), *_synonyms(name, table)] or close
-    if suggested:
+    reading = [known for known, ref in table.items() if ref.reads]
+    close: Sequence[str] = get_close_matches(name, reading)
+    if close:
         return _("There is no command {name!r}. Did you mean {names}?").format(
-            name=name, names=_(" or ").join(map(repr, suggested))
+            name=name, names=_(" or ").join(map(repr, close))
         )
     return _("There is no command {name!r}. The commands are: {names}.").format(name=name, names=", ".join(table))
-
-
-def _synonyms(name: str, table: Mapping[str, CommandRef | GroupRef]) -> Iterator[str]:
-    for synonyms in _SYNONYMS:
-        if name in synonyms:
-            yield from (known for known in synonyms if known in table)
-
-
-def _in_groups(name: str, table: Mapping[str, CommandRef | GroupRef]) -> Iterator[str]:
-    """The commands of this name in the groups of a table, with the groups' names."""
-    for known, ref in table.items():
-        with suppress(ImportError, ValueError):  # a provider, whose package is broken
-            commands = getattr(load(ref.app).info.cls, "table", {}) if isinstance(ref, GroupRef) else {}
-            if name in commands:
-                yield f"{known} {name}"

@@ -180,29 +180,13 @@ def test_completion_script_is_shown() -> None:
     ("typed", "suggested"),
     [
         (["ledgr"], "'ledger'"),
-        (["direkt"], "'direct'"),
-        (["resum"], "'resume'"),
         (["direct", "lst"], "'list'"),
-        (["direct", "strat", "5"], "'status' or 'start'"),
-        (["direct", "srop", "5"], "'stop'"),
+        (["direct", "strat", "5"], "'status'"),
         (["altcraft", "statu"], "'status'"),
-        (["altcraft", "lanch", "5"], "'launch'"),
-        (["altcraft", "activat"], "'activate' or 'deactivate'"),
         (["ledger", "failure"], "'failures'"),
-        (["ledger", "lift-paus"], "'lift-pause'"),
-        (["profile", "lst"], "'list'"),
-        (["start", "5"], "'direct start'"),
-        (["status", "5"], "'direct status' or 'altcraft status'"),
-        (["show"], "'ledger show'"),
-        (["altcraft", "start", "5"], "'launch' or 'activate'"),
-        (["altcraft", "stop", "5"], "'deactivate'"),
-        (["direct", "launch", "5"], "'start'"),
-        (["direct", "cancel", "5"], "'stop'"),
-        (["plan", "--ledger", "postgresql://x", "--run", "r", "direkt"], "'direct'"),
-        (["plan", "--ledger", "postgresql://x", "--run", "r", "direct", "strt"], "'start'"),
     ],
 )
-def test_similar_commands_are_suggested(typed: list[str], suggested: str) -> None:
+def test_commands_that_read_are_suggested(typed: list[str], suggested: str) -> None:
     result = run(*typed)
     assert result.code == 2
     assert f"Did you mean {suggested}?" in result.err
@@ -211,11 +195,17 @@ def test_similar_commands_are_suggested(typed: list[str], suggested: str) -> Non
 @pytest.mark.parametrize(
     ("typed", "names"),
     [
-        (["direct", "go"], "start, stop, add-messages, status, list"),
-        (["help"], "direct, altcraft, ledger, resume, stop-run, web, plan, worker, profile, sandbox"),
+        (["direct", "launch"], "start, stop, add-messages, status, list"),
+        (["direct", "srop", "5"], "start, stop, add-messages, status, list"),
+        (
+            ["altcraft", "lanch", "5"],
+            "activate, launch, launch-regular, deactivate, status, log, mailings, mailing, counters",
+        ),
+        (["ledger", "lift-paus"], "list, show, failures, export, report, init, prune, lift-pause"),
+        (["resum"], "direct, altcraft, ledger, resume, stop-run, web, plan, worker, profile, sandbox"),
     ],
 )
-def test_commands_are_listed(typed: list[str], names: str) -> None:
+def test_acting_commands_are_never_suggested(typed: list[str], names: str) -> None:
     result = run(*typed)
     assert result.code == 2
     assert "Did you mean" not in result.err
