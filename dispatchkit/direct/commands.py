@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import attrs
 from attrs.validators import optional
 
+from dispatchkit.core.charset import UTF_8, named
 from dispatchkit.core.command import (
     MAX_RESPONSE_BYTES,
     USER_AGENT,
@@ -345,6 +346,10 @@ _AFTER_STOP: Mapping[str, Evidence] = {
 }
 
 
+_STARTED = re.compile(rb'\{"dispatchId": ?([0-9]+)\}')
+"""The documented answer to a start. The parser reads every other one."""
+
+
 @attrs.frozen
 class StartDispatch(_OfDispatch[StartedDispatch]):
     """Start a dispatch: it completes the creation, and no message can be added afterwards.
@@ -372,6 +377,18 @@ class StartDispatch(_OfDispatch[StartedDispatch]):
     def _going_out(self, dispatches: Listing[Dispatch]) -> Settlement[StartedDispatch]:
         # A cache may show an earlier sending of the dispatch, so an old answer is no proof.
         return attrs.evolve(_by_status(dispatches, _GOING_OUT), lasts=False)
+
+    def result(self, response: Response, wire: DirectAuth) -> StartedDispatch:
+        """See `DirectCommand.result`. The documented answer needs no parser."""
+        started = _STARTED.fullmatch(response.body)
+        if (
+            started is None
+            or started[1] != b"%d" % self.dispatch_id
+            or response.status != 200
+            or named(response.headers.get("Content-Type", "")) not in {None, UTF_8}
+        ):
+            return super().result(response, wire)
+        return StartedDispatch(self.dispatch_id)
 
     def read(self, parsed: object) -> StartedDispatch:
         """Check that the response names this dispatch."""
