@@ -71,9 +71,10 @@ class DirectAuth:
     """The credentials of a Direct account: a key that is already Base64 and is never encoded again."""
 
     key: Secret
-    _latest: Unshown[tuple[str, Headers, Headers]] = attrs.field(
-        default=Unshown(("", Headers({}), Headers({}))), init=False, repr=False, eq=False
+    _latest: Unshown[tuple[int, Headers, Headers]] = attrs.field(
+        default=Unshown((-1, Headers({}), Headers({}))), init=False, repr=False, eq=False
     )
+    """`Secret.generation` of the key, and the headers with it."""
 
     def headers(self) -> Mapping[str, str]:
         """The headers of every call that is not a read: the same mapping while the key is the same."""
@@ -83,18 +84,19 @@ class DirectAuth:
         """The headers of every read: no cache may answer it."""
         return self._both()[2]
 
-    def _both(self) -> tuple[str, Headers, Headers]:
-        key = self.key.reveal()
+    def _both(self) -> tuple[int, Headers, Headers]:
         latest = self._latest.reveal()
-        if key != latest[0]:
-            fields = {
-                "Authorization": f"Basic {key}",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": USER_AGENT,
-            }
-            latest = key, Headers(fields), Headers({**fields, "Cache-Control": "no-cache"})
-            object.__setattr__(self, "_latest", Unshown(latest))  # a note, not a change
+        return latest if latest[0] == self.key.generation else self._build()
+
+    def _build(self) -> tuple[int, Headers, Headers]:
+        fields = {
+            "Authorization": f"Basic {self.key.reveal()}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": USER_AGENT,
+        }
+        latest = self.key.generation, Headers(fields), Headers({**fields, "Cache-Control": "no-cache"})
+        object.__setattr__(self, "_latest", Unshown(latest))  # a note, not a change
         return latest
 
 
