@@ -78,15 +78,13 @@ class DirectAuth:
 
     def headers(self) -> Mapping[str, str]:
         """The headers of every call that is not a read: the same mapping while the key is the same."""
-        return self._both()[1]
+        latest = self._latest.reveal()
+        return latest[1] if latest[0] == self.key.generation else self._build()[1]
 
     def read_headers(self) -> Mapping[str, str]:
         """The headers of every read: no cache may answer it."""
-        return self._both()[2]
-
-    def _both(self) -> tuple[int, Headers, Headers]:
         latest = self._latest.reveal()
-        return latest if latest[0] == self.key.generation else self._build()
+        return latest[2] if latest[0] == self.key.generation else self._build()[2]
 
     def _build(self) -> tuple[int, Headers, Headers]:
         fields = {
@@ -105,6 +103,8 @@ class DirectCommand(Command[DirectAuth, R_co]):
 
     __slots__ = ()
     provider = "direct"
+    # No property: each launch reads it.
+    log_key = None  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     def result(self, response: Response, wire: DirectAuth) -> R_co:
         """Read a response: a refusal is told by its code, not by the HTTP status, since 403 has two meanings."""

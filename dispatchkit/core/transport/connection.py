@@ -96,7 +96,7 @@ class Handler(ResponseHandler):
         self._lowest = _lowest(transport)
         self._lowest.set_write_buffer_limits(high=0)
         if hasattr(transport, "max_size"):
-            transport.max_size = _MAX_READ
+            transport.max_size = _MAX_READ  # pyright: ignore[reportAttributeAccessIssue] - asyncio's own
         if self._lowest is transport and os.name == "posix":
             sock = transport.get_extra_info("socket")
             self._descriptor = -1 if sock is None else sock.fileno()
