@@ -147,7 +147,7 @@ def test_almost_documented_start_is_unknown(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "utf-32", "cp037", "none-such"])
-def test_start_is_read_in_its_charset(charset: str) -> None:
+def test_start_follows_its_charset(charset: str) -> None:
     headers = {"Content-Type": f"application/json; charset={charset}"}
     answered = Response(200, headers, b'{"dispatchId":3}')
     assert type(classify(StartDispatch(3), answered, WIRE, SYSTEM)) is OutcomeUnknownError
