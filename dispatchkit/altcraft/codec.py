@@ -83,6 +83,10 @@ def _xml() -> Codec:
     return XmlCodec()
 
 
+_json_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+"""Built once: json.dumps builds an encoder for every call with options."""
+
+
 class JsonCodec:
     """``application/json``."""
 
@@ -93,7 +97,7 @@ class JsonCodec:
 
     def encode(self, fields: Mapping[str, JsonValue]) -> bytes:
         """See `Codec.encode`."""
-        return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _json_encoder.encode(fields).encode()
 
     def seal(self, encoded: bytes, token: str) -> bytes:
         """See `Codec.seal`."""

@@ -76,15 +76,13 @@ class _System:
     # Not methods around them: each launch looks several times.
     monotonic = staticmethod(time.monotonic)
     boottime = staticmethod(_boottime)
+    now = staticmethod(partial(datetime.now, UTC))
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(timer_seconds(seconds))
 
     def random(self) -> float:
         return random.random()  # noqa: S311 - jitter needs no secrecy
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
     def __repr__(self) -> str:
         return "SYSTEM"

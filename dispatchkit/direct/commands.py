@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import attrs
 from attrs.validators import optional
 
+from dispatchkit.core.charset import UTF_8, named
 from dispatchkit.core.command import (
     MAX_RESPONSE_BYTES,
     USER_AGENT,
@@ -70,30 +71,30 @@ class DirectAuth:
     """The credentials of a Direct account: a key that is already Base64 and is never encoded again."""
 
     key: Secret
-    _latest: Unshown[tuple[str, Headers, Headers]] = attrs.field(
-        default=Unshown(("", Headers({}), Headers({}))), init=False, repr=False, eq=False
+    _latest: Unshown[tuple[int, Headers, Headers]] = attrs.field(
+        default=Unshown((-1, Headers({}), Headers({}))), init=False, repr=False, eq=False
     )
+    """`Secret.generation` of the key, and the headers with it."""
 
     def headers(self) -> Mapping[str, str]:
         """The headers of every call that is not a read: the same mapping while the key is the same."""
-        return self._both()[1]
+        latest = self._latest.reveal()
+        return latest[1] if latest[0] == self.key.generation else self._build()[1]
 
     def read_headers(self) -> Mapping[str, str]:
         """The headers of every read: no cache may answer it."""
-        return self._both()[2]
-
-    def _both(self) -> tuple[str, Headers, Headers]:
-        key = self.key.reveal()
         latest = self._latest.reveal()
-        if key != latest[0]:
-            fields = {
-                "Authorization": f"Basic {key}",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": USER_AGENT,
-            }
-            latest = key, Headers(fields), Headers({**fields, "Cache-Control": "no-cache"})
-            object.__setattr__(self, "_latest", Unshown(latest))  # a note, not a change
+        return latest[2] if latest[0] == self.key.generation else self._build()[2]
+
+    def _build(self) -> tuple[int, Headers, Headers]:
+        fields = {
+            "Authorization": f"Basic {self.key.reveal()}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": USER_AGENT,
+        }
+        latest = self.key.generation, Headers(fields), Headers({**fields, "Cache-Control": "no-cache"})
+        object.__setattr__(self, "_latest", Unshown(latest))  # a note, not a change
         return latest
 
 
@@ -102,6 +103,8 @@ class DirectCommand(Command[DirectAuth, R_co]):
 
     __slots__ = ()
     provider = "direct"
+    # No property: each launch reads it.
+    log_key = None  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     def result(self, response: Response, wire: DirectAuth) -> R_co:
         """Read a response: a refusal is told by its code, not by the HTTP status, since 403 has two meanings."""
@@ -345,6 +348,10 @@ _AFTER_STOP: Mapping[str, Evidence] = {
 }
 
 
+_STARTED = re.compile(rb'\{"dispatchId": ?([0-9]+)\}')
+"""The documented answer to a start. The parser reads every other one."""
+
+
 @attrs.frozen
 class StartDispatch(_OfDispatch[StartedDispatch]):
     """Start a dispatch: it completes the creation, and no message can be added afterwards.
@@ -372,6 +379,18 @@ class StartDispatch(_OfDispatch[StartedDispatch]):
     def _going_out(self, dispatches: Listing[Dispatch]) -> Settlement[StartedDispatch]:
         # A cache may show an earlier sending of the dispatch, so an old answer is no proof.
         return attrs.evolve(_by_status(dispatches, _GOING_OUT), lasts=False)
+
+    def result(self, response: Response, wire: DirectAuth) -> StartedDispatch:
+        """See `DirectCommand.result`. The documented answer needs no parser."""
+        started = _STARTED.fullmatch(response.body)
+        if (
+            started is None
+            or started[1] != b"%d" % self.dispatch_id
+            or response.status != 200
+            or named(response.headers.get("Content-Type", "")) not in {None, UTF_8}
+        ):
+            return super().result(response, wire)
+        return StartedDispatch(self.dispatch_id)
 
     def read(self, parsed: object) -> StartedDispatch:
         """Check that the response names this dispatch."""

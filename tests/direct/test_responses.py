@@ -15,6 +15,7 @@ from dispatchkit.core.call.classify import classify
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.command import Response, UnexpectedResponseError
 from dispatchkit.core.secret import Secret
+from dispatchkit.direct import commands
 from dispatchkit.direct.commands import DirectAuth
 from dispatchkit.direct.models import StartedDispatch
 from dispatchkit.errors import (
@@ -124,6 +125,32 @@ def test_nearly_right_answer_is_unknown(command: StartDispatch | StopDispatch, b
     error = read(status, body, command)
     assert type(error) is OutcomeUnknownError
     assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize("body", [b'{"dispatchId":3}', b'{"dispatchId": 3}'])
+@pytest.mark.parametrize("content_type", [None, "application/json", "application/json; charset=UTF-8"])
+def test_documented_start_needs_no_parser(
+    body: bytes, content_type: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "read_json", None)
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    result = classify(StartDispatch(3), Response(200, headers, body), WIRE, SYSTEM)
+    assert result == StartedDispatch(3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"dispatchId":03}', b'{"dispatchId":-3}', b'{"dispatchId":3}\0', b'{"dispatchId":33}', b'{"dispatchId":}'],
+)
+def test_almost_documented_start_is_unknown(body: bytes) -> None:
+    assert type(read(200, body)) is OutcomeUnknownError
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-32", "cp037", "none-such"])
+def test_start_follows_its_charset(charset: str) -> None:
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    answered = Response(200, headers, b'{"dispatchId":3}')
+    assert type(classify(StartDispatch(3), answered, WIRE, SYSTEM)) is OutcomeUnknownError
 
 
 def test_empty_response_is_no_start() -> None:

@@ -65,7 +65,9 @@ class IterableSource:
     async def _held_item(self, command: Command[Never, object]) -> WorkItem[Never, object] | None:
         is_repeat = self._repeats is not None and await self._repeats.skips_large(command)
         self._held = None
-        return self._item(command, is_repeat=is_repeat)
+        index = self._taken
+        self._taken = index + 1
+        return None if is_repeat else WorkItem(index, command)
 
     def next_at_once(self) -> WorkItem[Never, object] | None:
         """The next command of a plain iterator that is no repeat; None at the end, or before a large value."""
@@ -77,14 +79,11 @@ class IterableSource:
             except LargeValueError:
                 self._held = command
                 break
-            if (item := self._item(command, is_repeat=is_repeat)) is not None:
-                return item
+            index = self._taken
+            self._taken = index + 1
+            if not is_repeat:
+                return WorkItem(index, command)
         return None
-
-    def _item(self, command: Command[Never, object], *, is_repeat: bool) -> WorkItem[Never, object] | None:
-        index = self._taken
-        self._taken = index + 1
-        return None if is_repeat else WorkItem(index, command)
 
     def stop(self) -> None:
         """Do nothing: no claim waits here."""

@@ -246,7 +246,7 @@ class WorkerPool(Generic[R]):
             return self._unsendable(item, exception)
         return None if self.stop_signal.is_set else await self._perform(worker, item)
 
-    async def _perform(  # noqa: PLR0912 - in one piece, since each launch takes this way
+    async def _perform(  # noqa: C901, PLR0912 - in one piece, since each launch takes this way
         self, worker: asyncio.Task[None], item: WorkItem[Never, R]
     ) -> Outcome[R] | None:
         index, command, settings = item.index, item.command, self._settings
@@ -299,9 +299,10 @@ class WorkerPool(Generic[R]):
             del self.calls[worker]
             if call.answered_at > self._answered_at:  # noqa: PLR1730 - a call of `max` costs more
                 self._answered_at = call.answered_at
-            gate.close(has_outcome=True)
-            # A ledger's gate refers to its call: no cycle is left to the garbage collector.
-            call.gate = call.context.gate
+            if self._gate is None:  # the gate that all calls share holds nothing
+                gate.close(has_outcome=True)
+                # A ledger's gate refers to its call: no cycle is left to the garbage collector.
+                call.gate = call.context.gate
         if self.is_dropping and self._record is None:
             self._done += 1  # without an object that nothing reads
             return None

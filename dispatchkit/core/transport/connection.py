@@ -71,6 +71,10 @@ def _linger(transport: asyncio.BaseTransport, option: bytes) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
 
 
+_MAX_READ = 64 * 1024
+"""Bytes that asyncio allocates for a read. Its own 256 KiB come from the kernel each time: malloc maps such a block."""
+
+
 class UnwrittenError(OSError):
     """The kernel refused a write and took no byte of it."""
 
@@ -91,6 +95,8 @@ class Handler(ResponseHandler):
         super().connection_made(transport)
         self._lowest = _lowest(transport)
         self._lowest.set_write_buffer_limits(high=0)
+        if hasattr(transport, "max_size"):
+            transport.max_size = _MAX_READ  # pyright: ignore[reportAttributeAccessIssue] - asyncio's own
         if self._lowest is transport and os.name == "posix":
             sock = transport.get_extra_info("socket")
             self._descriptor = -1 if sock is None else sock.fileno()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from dispatchkit.core.command import Response
 from dispatchkit.core.transport.connection import Handler
-from dispatchkit.core.transport.recognise import Recogniser
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -43,7 +42,7 @@ class Lane(Handler):
     connection: Connection
     """aiohttp's handle of this connection. The pool closes the connection through it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, recognise: Recogniser) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, recognise: Callable[[bytes], Response | None]) -> None:
         super().__init__(loop)
         self._recognise = recognise
         self.idle_since = 0.0
@@ -68,7 +67,7 @@ class Lane(Handler):
         """Read a plain response, or leave the bytes to aiohttp's parser."""
         if self._awaits_response:
             self._awaits_response = False
-            response = self._recognise(bytes(data))  # Windows' event loop passes a bytearray
+            response = self._recognise(data if type(data) is bytes else bytes(data))  # Windows passes a bytearray
             if response is not None:
                 answer, self._response = self._response, None
                 if answer is not None and not answer.done():

@@ -37,8 +37,9 @@ class Opener:
         # The connector never queues: the pacer limits the concurrency.
         factory = socket_factory(user_timeout=attempt_timeout)
         self._connector = aiohttp.TCPConnector(limit=0, ssl=ssl, socket_factory=factory)
+        recognise = Recogniser().__call__  # the method: calling its object would first look for it
         # aiohttp has no public setting for the connector's protocol.
-        self._connector._factory = partial[ResponseHandler](Lane, loop, Recogniser())  # type: ignore[assignment]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._connector._factory = partial[ResponseHandler](Lane, loop, recognise)  # type: ignore[assignment]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._timeouts = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self.session = aiohttp.ClientSession(
             connector=self._connector,

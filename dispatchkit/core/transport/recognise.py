@@ -33,23 +33,24 @@ _UNUSUAL = frozenset(
 class PlainHeaders(Mapping[str, str]):
     """The header fields of a plain response. They are found when asked for, since most are never read."""
 
-    __slots__ = ("_found", "_head", "length")
+    __slots__ = ("_content_type", "_head", "length")
 
     def __init__(self, head: bytes, length: int, content_type: str | None = None) -> None:
         self._head = head
-        self._found: dict[str, str] = {} if content_type is None else {"Content-Type": content_type}
+        self._content_type = content_type
         self.length = length
         """The Content-Length."""
 
     def __getitem__(self, name: str) -> str:
-        value = self._found.get(name)
-        if value is None:
-            value = self._found[name] = self._find(name)
-        return value
+        if name == "Content-Type" and self._content_type is not None:
+            return self._content_type
+        return self._find(name)
 
     def get(self, name: str, default: object = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As of every mapping. Each result asks for its Content-Type, which was found mostly."""
-        return self._found.get(name) or super().get(name, default)
+        if name == "Content-Type" and self._content_type is not None:
+            return self._content_type
+        return super().get(name, default)
 
     def _find(self, name: str) -> str:
         # No two fields have the same name, and a name never holds a colon.

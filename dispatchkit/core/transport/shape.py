@@ -11,8 +11,9 @@ from graphlib import CycleError, TopologicalSorter
 
 __all__ = ["ANY_VALUE", "LENGTH", "STATUS_LINE", "Shape"]
 
-STATUS_LINE = rb"HTTP/1\.1 200 [\t -~]*+\r\n"
-ANY_VALUE = rb"[\t -~]*+"
+# The range comes first: a class is searched in its order, so most bytes cost one comparison instead of two.
+ANY_VALUE = rb"[ -~\t]*+"
+STATUS_LINE = rb"HTTP/1\.1 200 " + ANY_VALUE + rb"\r\n"
 LENGTH = rb" ?(?P<length>0|[1-9][0-9]{0,5})"
 """The value of a Content-Length."""
 _KEEP_ALIVE = rb" (?i:keep-alive)"

@@ -424,3 +424,24 @@ async def test_slow_upload_renews_its_claim(clock: FakeClock, monkeypatch: pytes
                 assert isinstance(await sending, Response)
     assert len(renewals) == 1
     assert tracker.claim is renewals[0]
+
+
+async def test_reads_stay_below_mapped_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: list[Handler] = []
+    connect = Handler.connection_made
+
+    def connected(handler: Handler, made: asyncio.BaseTransport) -> None:
+        handlers.append(handler)
+        connect(handler, made)
+
+    monkeypatch.setattr(Handler, "connection_made", connected)
+    async with Peer() as peer, transport(peer.url) as made:
+        sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=5))
+        reader, writer = await peer.connections.get()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http(200, b"{}"))
+        assert isinstance(await sending, Response)
+        writer.close()
+    [handler] = handlers
+    # Only asyncio's own transport has such a limit. Its 256 KiB would be mapped and unmapped for each read.
+    assert getattr(handler._lowest, "max_size", 64 * 1024) == 64 * 1024

@@ -137,8 +137,8 @@ SHAPE_WEAKENINGS: dict[str, list[tuple[str, str]]] = {
     "a learned length twice": [
         ('b":" + LENGTH', 'b":" + LENGTH + rb"(?:\\r\\nContent-Length:" + ANY_VALUE + rb")?+"'),
     ],
-    "a learned bare LF": [(r'ANY_VALUE = rb"[\t -~]*+"', r'ANY_VALUE = rb"[\t\n -~]*+"')],
-    "a learned NUL": [(r'ANY_VALUE = rb"[\t -~]*+"', r'ANY_VALUE = rb"[\t\0 -~]*+"')],
+    "a learned bare LF": [(r'ANY_VALUE = rb"[ -~\t]*+"', r'ANY_VALUE = rb"[ -~\t\n]*+"')],
+    "a learned NUL": [(r'ANY_VALUE = rb"[ -~\t]*+"', r'ANY_VALUE = rb"[ -~\t\0]*+"')],
     "a learned signed length": [("0|[1-9]", "[+]?0|[+]?[1-9]")],
     "a learned status": [("HTTP/1\\.1 200 ", "HTTP/1\\.1 [0-9]{3} ")],
     "no learned length": [('b":" + LENGTH + rb"', 'b":(?:" + LENGTH + rb")?')],
