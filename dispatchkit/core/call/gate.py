@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Protocol, TypeAlias
 
 from dispatchkit.core.claim import ClaimAge, ClaimResult
-from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.stop import StopSignal
 
@@ -76,15 +75,13 @@ class PacedGate:
 
     Args:
         pacer: The pacer of the account.
-        clock: The source of time.
         stop: The stop signal of the fan-out, or of the client.
         closed: The stop signal of the client.
     """
 
-    __slots__ = ("_clock", "_closed", "_pacer", "_stop", "claim", "refusal", "try_acquire")
+    __slots__ = ("_closed", "_pacer", "_stop", "claim", "refusal", "try_acquire")
 
-    def __init__(self, pacer: Pacer, clock: Clock, *, stop: StopSignal, closed: StopSignal) -> None:
-        self._clock = clock
+    def __init__(self, pacer: Pacer, *, stop: StopSignal, closed: StopSignal) -> None:
         self._stop = stop
         self._closed = closed
         self.claim = self.refusal = None
@@ -99,10 +96,11 @@ class PacedGate:
         """See `Gate.acquire`."""
         if self._stop.is_set or self._closed.is_set:
             return 0
-        if self._clock.monotonic() <= until and (permit := self._pacer.try_acquire()):
-            return permit
+        place = self._pacer.line_up(until)
+        if isinstance(place, int):
+            return place
         with self._stop.interruptible(self._closed):
-            return await self._pacer.acquire(until=until)
+            return await self._pacer.wait(place)
         return 0
 
     async def renew(self) -> None:

@@ -26,7 +26,7 @@ from dispatchkit.core.pacing.pause_log import PauseLog
 from dispatchkit.core.pacing.timer import PaceTimer
 from dispatchkit.core.pacing.waiters import Waiter, WaiterQueue
 from dispatchkit.core.pacing.watchers import Watchers
-from dispatchkit.core.wakeup import Sleepers
+from dispatchkit.core.wakeup import Sleepers, current_loop, wake
 
 __all__ = ["Pacer"]
 
@@ -162,6 +162,11 @@ class Pacer:
         Returns:
             The permit, or 0 once `until` cannot be met.
         """
+        place = self.line_up(until)
+        return place if isinstance(place, int) else await self.wait(place)
+
+    def line_up(self, until: float) -> int | Waiter:
+        """The first half of `acquire`: what it returns at once, or a place in the queue, which needs one `wait`."""
         with self._lock:
             now = self._clock.monotonic()
             if now > until:
@@ -174,8 +179,12 @@ class Pacer:
             waiter = Waiter(until)
             self._waiters.append(waiter)
             # Behind others, the timer is set already: nothing has changed for them.
-            if until < math.inf or not others or not self._timer.runs_in(waiter.loop):
+            if until < math.inf or not others or self._timer.loop is not waiter.loop:
                 self._grant()
+            return waiter
+
+    async def wait(self, waiter: Waiter) -> int:
+        """The second half of `acquire`."""
         try:
             while True:
                 await waiter.future
@@ -406,7 +415,7 @@ class Pacer:
     def _tick(self, error: BaseException | None) -> None:
         """Admit the waiters that the timer was set for."""
         with self._lock:
-            self._timer.fired()
+            self._timer.fired(here=current_loop())
             try:
                 if error is not None:
                     raise error
@@ -434,27 +443,40 @@ class Pacer:
         waiters = self._waiters
         if not waiters.in_order:
             self._next_start = math.inf
-            self._timer.clear()
+            if self._timer.waiter is not None:
+                self._timer.clear(here=current_loop())
             return now
+        here = current_loop()
         opens = self._opens_at()
         timed = opens == self._next_start or (opens == self._due_start and now - opens <= _TIMER_SLACK)
-        waiters.expire(max(now, opens))
+        if waiters.deadlines:
+            waiters.expire(max(now, opens), here=here)
         if self._adaptive_limit.slow and self._silent_at() <= now:
             self._adaptive_limit.grow()
             self._learnt = now
-        has_room = self._has_room()
-        while opens <= now and has_room and (waiter := waiters.popleft()) is not None:
-            if waiter.loop.is_closed():
-                continue  # the waiter ended with its loop
-            waiter.previous = self._last_start
-            waiter.slot = max(opens, now - _TIMER_SLACK) if timed else now
-            waiter.permit = self._start(waiter.slot)
-            waiter.wake()
-            opens, has_room = self._opens_at(), self._has_room()
+        has_room, head = self._has_room(), waiters.head()
+        while opens <= now and has_room and head is not None:
+            del waiters.in_order[head]
+            head.previous = self._last_start
+            head.slot = max(opens, now - _TIMER_SLACK) if timed else now
+            head.permit = self._start(head.slot)
+            wake(head.future, here=here)
+            opens, has_room, head = head.slot + self._interval, self._has_room(), waiters.head()
         # A timer may be later than an interval: the attempts in flight start the rest of what was due.
-        self._due_start = opens if timed and not waiters.in_order and has_room and opens <= now else math.inf
-        self._next_start = opens if waiters.in_order and has_room else math.inf
-        self._set_timer(now, opens if has_room else self._silent_at() if self._adaptive_limit.slow else math.inf)
+        if head is None:
+            self._due_start = opens if timed and has_room and opens <= now else math.inf
+            self._next_start = math.inf
+            self._timer.clear(here=here)
+            return now
+        self._due_start = math.inf
+        self._next_start = opens if has_room else math.inf
+        wake_at = opens if has_room else self._silent_at() if self._adaptive_limit.slow else math.inf
+        if waiters.deadlines:
+            # Wake just after the deadline: at the deadline itself, the waiter may still start.
+            wake_at = min(wake_at, math.nextafter(waiters.first_deadline(), math.inf))
+        waiter = self._timer.waiter
+        keeps = waiter is not None and waiter in waiters.in_order and not waiter.loop.is_closed()
+        self._timer.set(waiter if keeps else head, wake_at, now, here=here)
         return now
 
     def _silent_at(self) -> float:
@@ -463,16 +485,6 @@ class Pacer:
         if self._breaker.state != "closed" or self._in_flight - self._stale_in_flight < self._adaptive_limit.limit:
             return math.inf
         return max(self._last_start, self._learnt) + SILENCE
-
-    def _set_timer(self, now: float, wake_at: float) -> None:
-        waiter = self._timer.waiter
-        if waiter is None or waiter not in self._waiters.in_order or waiter.loop.is_closed():
-            waiter = self._waiters.head()
-        if waiter is None:
-            self._timer.clear()
-            return
-        # Wake just after the deadline: at the deadline itself, the waiter may still start.
-        self._timer.set(waiter, min(wake_at, math.nextafter(self._waiters.first_deadline(), math.inf)), now)
 
     def statistics(self) -> PaceStatistics:
         """A snapshot."""

@@ -20,7 +20,7 @@ class Scene:
         self.clock = FakeClock(jumps=False)
         self.pacer = Pacer(pace, self.clock)
         self.stop, self.closed = StopSignal(), StopSignal()
-        self.gate = PacedGate(self.pacer, self.clock, stop=self.stop, closed=self.closed)
+        self.gate = PacedGate(self.pacer, stop=self.stop, closed=self.closed)
 
 
 async def test_free_pacer_permits_at_once() -> None:

@@ -444,7 +444,7 @@ async def test_expired_waiters_use_no_memory(clock: FakeClock) -> None:
     play = users(clock, concurrency=1)
     for _ in range(20):
         await play.many(20, takes=0.1, until=clock.time + 1e6)
-    assert len(play.pacer._waiters._deadlines) < 200
+    assert len(play.pacer._waiters.deadlines) < 200
 
 
 async def test_high_rate_in_real_time() -> None:
