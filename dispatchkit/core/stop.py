@@ -84,7 +84,8 @@ class Interruptible:
         is_set = False
         for signal in self._signals:
             signal.blocks.add(self)
-            is_set = is_set or signal.is_set
+            if signal.is_set:
+                is_set = True
         if is_set:
             self.interrupt()
 

@@ -13,6 +13,10 @@ from dispatchkit.core.clock import SYSTEM, Clock, timer_seconds
 __all__ = ["Sleepers", "Timer", "call_later", "current_loop", "rest", "wake"]
 
 
+_SHORTEST = 1e-6
+"""Seconds that another clock sleeps at least. Less may be lost when it is added to the time, and so not pass."""
+
+
 def _complete(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -59,7 +63,7 @@ def call_later(
     """
     if clock is SYSTEM:
         return loop.call_later(timer_seconds(seconds), callback, None)
-    timer = asyncio.ensure_future(clock.sleep(seconds))
+    timer = asyncio.ensure_future(clock.sleep(max(seconds, _SHORTEST)))
     timer.add_done_callback(partial(_call_back, callback))
     return timer
 

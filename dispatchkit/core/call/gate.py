@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 from dispatchkit.core.claim import ClaimAge, ClaimResult
 from dispatchkit.core.pacing.pacer import Pacer
-from dispatchkit.core.stop import StopSignal
+from dispatchkit.core.stop import Interruptible, StopSignal
 
 __all__ = ["Gate", "PacedGate", "Permit"]
 
@@ -79,11 +79,13 @@ class PacedGate:
         closed: The stop signal of the client.
     """
 
-    __slots__ = ("_closed", "_pacer", "_stop", "claim", "refusal", "try_acquire")
+    __slots__ = ("_blocks", "_closed", "_pacer", "_stop", "claim", "refusal", "try_acquire")
 
     def __init__(self, pacer: Pacer, *, stop: StopSignal, closed: StopSignal) -> None:
         self._stop = stop
         self._closed = closed
+        self._blocks: list[Interruptible] = []
+        """Those that no task is in. A paced fan-out waits before each launch."""
         self.claim = self.refusal = None
         self.bind(pacer)
 
@@ -99,9 +101,12 @@ class PacedGate:
         place = self._pacer.line_up(until)
         if isinstance(place, int):
             return place
-        with self._stop.interruptible(self._closed):
-            return await self._pacer.wait(place)
-        return 0
+        block = self._blocks.pop() if self._blocks else self._stop.interruptible(self._closed)
+        permit = 0
+        with block:
+            permit = await self._pacer.wait(place)
+        self._blocks.append(block)
+        return permit
 
     async def renew(self) -> None:
         """See `Gate.renew`: there is no claim."""

@@ -18,7 +18,7 @@ class PaceTimer:
     """Calls ``tick`` at the latest at the moment that `set` names.
 
     One timer of the event loop is enough: an earlier one stays, and its tick sets the next one. `set` and `clear` need
-    the lock of the pacer. ``tick`` is called without it, and begins with `fired`. Each takes ``here``, the event loop
+    the lock of the pacer. ``tick`` is called without it, and begins with `stop`. Each takes ``here``, the event loop
     that the thread runs now: see `wake`.
 
     Args:
@@ -45,12 +45,12 @@ class PaceTimer:
         if self.loop is loop and self._at <= at:
             return
         if self._timer is not None:
-            self._cancel(here)
+            self.stop(here=here)
         self.loop, self._at = loop, at
         if at == math.inf:
             return
         if here is loop:
-            self._timer = call_later(loop, self._clock, max(at - now, math.ulp(at)), self._tick)
+            self._timer = call_later(loop, self._clock, at - now, self._tick)
             return
         self._at = -math.inf  # that tick sets the timer, in its own thread
         with contextlib.suppress(RuntimeError):  # the loop was closed just now
@@ -59,17 +59,12 @@ class PaceTimer:
     def clear(self, *, here: asyncio.AbstractEventLoop | None) -> None:
         """Stop ticking: nothing waits."""
         if self.waiter is not None:
-            self._cancel(here)
+            self.stop(here=here)
             self.waiter = self.loop = None
-            self._at = math.inf
 
-    def fired(self, *, here: asyncio.AbstractEventLoop | None) -> None:
+    def stop(self, *, here: asyncio.AbstractEventLoop | None) -> None:
         """Expect another `set`."""
-        self._cancel(here)
-        self._at = math.inf
-
-    def _cancel(self, here: asyncio.AbstractEventLoop | None) -> None:
-        timer, self._timer = self._timer, None
+        timer, self._timer, self._at = self._timer, None, math.inf
         if timer is None or self.loop is None:
             return
         if here is self.loop:

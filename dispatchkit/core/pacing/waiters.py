@@ -30,7 +30,6 @@ class Waiter:
         """The planned start of the permit, and that of the permit before it."""
 
 
-
 class WaiterQueue:
     """A queue of waiters. Every method needs the lock of the pacer."""
 
