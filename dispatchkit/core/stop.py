@@ -65,7 +65,7 @@ class StopSignal:
 
 
 class Interruptible:
-    """The block of `StopSignal.interruptible`. One task may enter the same object again and again."""
+    """The block of `StopSignal.interruptible`. Once it is left, any task may enter it again."""
 
     __slots__ = ("_cancelling_before", "_interrupted", "_signals", "task")
 
