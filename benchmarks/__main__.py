@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import (
     attachments,
@@ -36,9 +37,12 @@ from benchmarks.faults import scorecard
 from benchmarks.machine import cores, describe
 from benchmarks.server import Server, provider
 
+if TYPE_CHECKING:
+    from benchmarks import workers
+
 WITH_SERVER = ("fanout", "single_call", "growth", "ledger", "startup", "blocking_call")
 """The measurements against `provider`; the others start servers of their own."""
-CHOICES = (*WITH_SERVER, "sync_overhead", "pacing", "attachments", "listing", "faults")
+CHOICES = (*WITH_SERVER, "sync_overhead", "pacing", "attachments", "listing", "workers", "faults")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -146,11 +150,26 @@ def _alone(loops: Sequence[str], wanted: set[str], *, is_quick: bool) -> dict[st
         listed = listing.measure(loops, rounds=rounds, items=10_000 if is_quick else 100_000)
         print(f"## Listing\n\n{listing.report(listed)}\n", flush=True)
         raw["listing"] = [asdict(each) for each in listed]
+    if "workers" in wanted:
+        worked = _workers(rounds=rounds, is_quick=is_quick)
+        raw["workers"] = [[asdict(each) for each in pair] for pair in worked]
     if "faults" in wanted:
         card = asyncio.run(scorecard.measure())
         print(f"## One lost answer\n\n{scorecard.report(card)}\n", flush=True)
         raw["faults"] = asdict(card)
     return raw
+
+
+def _workers(*, rounds: int, is_quick: bool) -> Sequence[tuple[workers.Worked, workers.Worked]]:
+    """What a second worker gains; nothing where PostgreSQL or the extra is missing."""
+    try:
+        from benchmarks import workers
+    except ImportError as missing:
+        print(f"## Workers\n\n- Missing: {missing.name} (pip install -e '.[test]').\n", flush=True)
+        return []
+    worked = workers.measure(rounds=rounds, targets=800 if is_quick else workers.TARGETS)
+    print(f"## Workers\n\n{workers.report(worked)}\n", flush=True)
+    return worked
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

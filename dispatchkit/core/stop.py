@@ -65,7 +65,7 @@ class StopSignal:
 
 
 class Interruptible:
-    """The block of `StopSignal.interruptible`. One task may enter the same object again and again."""
+    """The block of `StopSignal.interruptible`. Once it is left, any task may enter it again."""
 
     __slots__ = ("_cancelling_before", "_interrupted", "_signals", "task")
 
@@ -84,7 +84,8 @@ class Interruptible:
         is_set = False
         for signal in self._signals:
             signal.blocks.add(self)
-            is_set = is_set or signal.is_set
+            if signal.is_set:
+                is_set = True
         if is_set:
             self.interrupt()
 

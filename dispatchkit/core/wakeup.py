@@ -13,6 +13,10 @@ from dispatchkit.core.clock import SYSTEM, Clock, timer_seconds
 __all__ = ["Sleepers", "Timer", "call_later", "current_loop", "rest", "wake"]
 
 
+_SHORTEST = 1e-6
+"""Seconds that another clock sleeps at least. Less may be lost when it is added to the time, and so not pass."""
+
+
 def _complete(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -26,11 +30,17 @@ def current_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def wake(future: asyncio.Future[None]) -> None:
-    """Complete a future, from any thread."""
+def wake(future: asyncio.Future[None], *, here: asyncio.AbstractEventLoop | None) -> None:
+    """Complete a future, from any thread.
+
+    Args:
+        future: The future.
+        here: `current_loop`, which takes a system call: a caller that wakes several looks once.
+    """
     loop = future.get_loop()
-    if current_loop() is loop:
-        _complete(future)
+    if loop is here:
+        if not future.done():
+            future.set_result(None)
         return
     with contextlib.suppress(RuntimeError):  # its loop is closed
         loop.call_soon_threadsafe(_complete, future)
@@ -44,14 +54,16 @@ class Timer(Protocol):
         ...
 
 
-def call_later(clock: Clock, seconds: float, callback: Callable[[BaseException | None], None]) -> Timer:
-    """Call back in this event loop after so many seconds, with None, or with the exception of a clock.
+def call_later(
+    loop: asyncio.AbstractEventLoop, clock: Clock, seconds: float, callback: Callable[[BaseException | None], None]
+) -> Timer:
+    """Call back in the running event loop after so many seconds, with None, or with the exception of a clock.
 
     The machine's own clock needs no task, which would cost as much CPU time as the wakeup itself.
     """
     if clock is SYSTEM:
-        return asyncio.get_running_loop().call_later(timer_seconds(seconds), callback, None)
-    timer = asyncio.ensure_future(clock.sleep(seconds))
+        return loop.call_later(timer_seconds(seconds), callback, None)
+    timer = asyncio.ensure_future(clock.sleep(max(seconds, _SHORTEST)))
     timer.add_done_callback(partial(_call_back, callback))
     return timer
 
@@ -91,5 +103,6 @@ class Sleepers:
 
     def wake(self) -> None:
         """End all current sleeps."""
+        here = current_loop()
         for future in list(self._futures):
-            wake(future)
+            wake(future, here=here)

@@ -189,6 +189,18 @@ class Field:
 
         asyncio.run(write())
 
+    def leased_rates(self) -> list[float]:
+        """The part of an account's rate that each worker may use."""
+
+        async def read() -> list[float]:
+            async with Ledger(self.dsn) as ledger:
+                rows = await (await in_postgres(ledger)).connection.run(
+                    lambda connection: connection.fetch("SELECT rate FROM dispatchkit.lease")
+                )
+                return [row["rate"] for row in rows]
+
+        return asyncio.run(read())
+
     def planned(self, name: str) -> int:
         async def read() -> int:
             async with Ledger(self.dsn) as ledger:

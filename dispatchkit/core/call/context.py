@@ -62,7 +62,7 @@ class ClientContext(Generic[W]):
 
     def __attrs_post_init__(self) -> None:
         self.renewal = Renewal(self.secret)
-        self.gate = PacedGate(self.pacer, self.clock, stop=self.stop, closed=self.stop)
+        self.gate = PacedGate(self.pacer, stop=self.stop, closed=self.stop)
 
     def join(self, pacer: Pacer, replays: Replays) -> None:
         """Share the pacer and the replays of an account, unless permits of the present pacer may be out."""

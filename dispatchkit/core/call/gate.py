@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Protocol, TypeAlias
 
 from dispatchkit.core.claim import ClaimAge, ClaimResult
-from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.pacer import Pacer
-from dispatchkit.core.stop import StopSignal
+from dispatchkit.core.stop import Interruptible, StopSignal
 
 __all__ = ["Gate", "PacedGate", "Permit"]
 
@@ -76,17 +75,17 @@ class PacedGate:
 
     Args:
         pacer: The pacer of the account.
-        clock: The source of time.
         stop: The stop signal of the fan-out, or of the client.
         closed: The stop signal of the client.
     """
 
-    __slots__ = ("_clock", "_closed", "_pacer", "_stop", "claim", "refusal", "try_acquire")
+    __slots__ = ("_blocks", "_closed", "_pacer", "_stop", "claim", "refusal", "try_acquire")
 
-    def __init__(self, pacer: Pacer, clock: Clock, *, stop: StopSignal, closed: StopSignal) -> None:
-        self._clock = clock
+    def __init__(self, pacer: Pacer, *, stop: StopSignal, closed: StopSignal) -> None:
         self._stop = stop
         self._closed = closed
+        self._blocks: list[Interruptible] = []
+        """Those that no task is in. A paced fan-out waits before each launch."""
         self.claim = self.refusal = None
         self.bind(pacer)
 
@@ -99,11 +98,15 @@ class PacedGate:
         """See `Gate.acquire`."""
         if self._stop.is_set or self._closed.is_set:
             return 0
-        if self._clock.monotonic() <= until and (permit := self._pacer.try_acquire()):
-            return permit
-        with self._stop.interruptible(self._closed):
-            return await self._pacer.acquire(until=until)
-        return 0
+        place = self._pacer.line_up(until)
+        if isinstance(place, int):
+            return place
+        block = self._blocks.pop() if self._blocks else self._stop.interruptible(self._closed)
+        permit = 0
+        with block:
+            permit = await self._pacer.wait(place)
+        self._blocks.append(block)
+        return permit
 
     async def renew(self) -> None:
         """See `Gate.renew`: there is no claim."""

@@ -28,6 +28,7 @@ from dispatchkit.core.fanout.journal import Journal, WorkItem
 from dispatchkit.core.fanout.outcome import Done, Outcome, failed
 from dispatchkit.core.log import log
 from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.pacing.waiters import Waiter
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.errors import LedgerError
 
@@ -218,7 +219,8 @@ class ClaimGate(Generic[W, R]):
                 if admission.has_paused:
                     await admission.outlast_pause()
                 if not permit:
-                    permit = self._try_permit(until) or await self._wait_for_permit(until)
+                    place = pacer.line_up(until)
+                    permit = place if isinstance(place, int) else await self._wait_for_permit(place)
                     acquired_at = clock.monotonic()
                 if not permit or call.is_over:
                     break
@@ -245,13 +247,9 @@ class ClaimGate(Generic[W, R]):
                 pacer.cancel(permit)
         return acquired
 
-    def _try_permit(self, until: float) -> Permit:
-        admission = self._admission
-        return admission.pacer.try_acquire() if admission.clock.monotonic() <= until else 0
-
-    async def _wait_for_permit(self, until: float) -> Permit:
+    async def _wait_for_permit(self, place: Waiter) -> Permit:
         with self._call.stop.interruptible(self._call.context.stop):
-            return await self._admission.pacer.acquire(until=until)
+            return await self._admission.pacer.wait(place)
         return 0
 
     def _has_claim(self) -> bool:

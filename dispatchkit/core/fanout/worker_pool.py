@@ -332,7 +332,7 @@ class WorkerPool(Generic[R]):
         if self._admission is None:
             if self._gate is None:
                 context = call.context
-                paced = PacedGate(context.pacer, context.clock, stop=self.stop_signal, closed=context.stop)
+                paced = PacedGate(context.pacer, stop=self.stop_signal, closed=context.stop)
                 self._gate = self._within_window(paced, context)
             return self._gate
         gate = ClaimGate(self._admission, item, call)

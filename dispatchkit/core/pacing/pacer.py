@@ -14,6 +14,7 @@ across event loops and threads. They share its rate and its concurrency, and a 4
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 from weakref import WeakSet
@@ -26,7 +27,7 @@ from dispatchkit.core.pacing.pause_log import PauseLog
 from dispatchkit.core.pacing.timer import PaceTimer
 from dispatchkit.core.pacing.waiters import Waiter, WaiterQueue
 from dispatchkit.core.pacing.watchers import Watchers
-from dispatchkit.core.wakeup import Sleepers
+from dispatchkit.core.wakeup import Sleepers, current_loop, wake
 
 __all__ = ["Pacer"]
 
@@ -132,7 +133,7 @@ class Pacer:
             return 0 if self._waiters.in_order else self._try_acquire(self._clock.monotonic())
 
     def _try_acquire(self, now: float) -> int:
-        # Each attempt asks this while nothing waits, so it is written out: `_opens_at` and `_has_room`.
+        # Each attempt asks this while nothing waits, so it is written out: `_opens_at` and `_room`.
         opens = self._last_start + self._interval
         if opens < self._paused_until:  # noqa: PLR1730 - a call of `max` costs more
             opens = self._paused_until
@@ -162,6 +163,11 @@ class Pacer:
         Returns:
             The permit, or 0 once `until` cannot be met.
         """
+        place = self.line_up(until)
+        return place if isinstance(place, int) else await self.wait(place)
+
+    def line_up(self, until: float) -> int | Waiter:
+        """The first half of `acquire`: what it returns at once, or a place in the queue, which needs one `wait`."""
         with self._lock:
             now = self._clock.monotonic()
             if now > until:
@@ -174,8 +180,12 @@ class Pacer:
             waiter = Waiter(until)
             self._waiters.append(waiter)
             # Behind others, the timer is set already: nothing has changed for them.
-            if until < math.inf or not others or not self._timer.runs_in(waiter.loop):
+            if until < math.inf or not others or self._timer.loop is not waiter.loop:
                 self._grant()
+            return waiter
+
+    async def wait(self, waiter: Waiter) -> int:
+        """The second half of `acquire`."""
         try:
             while True:
                 await waiter.future
@@ -212,14 +222,15 @@ class Pacer:
 
     def _opens_at(self) -> float:
         """The earliest next start by pause and rate."""
-        return max(self._paused_until, self._last_start + self._interval)
+        opens = self._last_start + self._interval
+        return opens if opens > self._paused_until else self._paused_until  # noqa: FURB136 - `max` costs more
 
-    def _has_room(self) -> bool:
+    def _room(self) -> int:
+        """How many attempts may start now by the limit of attempts in flight."""
         # Attempts from before the pause may hang: they must not block the slow start.
-        return (
-            self._in_flight - self._stale_in_flight < self._adaptive_limit.limit
-            and self._in_flight < self._adaptive_limit.maximum
-        )
+        limit, in_flight = self._adaptive_limit, self._in_flight
+        by_limit, most = limit.limit - in_flight + self._stale_in_flight, limit.maximum - in_flight
+        return by_limit if by_limit < most else most  # noqa: FURB136 - `min` costs more
 
     def _start(self, slot: float) -> int:
         self._in_flight += 1
@@ -406,55 +417,78 @@ class Pacer:
     def _tick(self, error: BaseException | None) -> None:
         """Admit the waiters that the timer was set for."""
         with self._lock:
-            self._timer.fired()
+            here = current_loop()
+            self._timer.stop(here=here)
             try:
                 if error is not None:
                     raise error
-                self._grant()
+                self._grant(here)
             except BaseException as broken:  # noqa: BLE001 - the waiters raise it
                 self._waiters.fail(broken)
 
-    def _grant(self) -> float:
-        """Admit all waiters that may start now, and set the timer for the next one. Returns the current time."""
+    def _grant(self, here: asyncio.AbstractEventLoop | None = None) -> float:
+        """Admit all waiters that may start now, and set the timer for the next one. Returns the current time.
+
+        Args:
+            here: The event loop that this thread runs now; None looks for it. Each look takes a system call.
+        """
         if self._granting:  # a call of a dead event loop ended in the midst of it
             self._grant_again = True
             return self._clock.monotonic()
         self._granting = True
         try:
-            now = self._grant_now()
+            now = self._grant_now(here)
             while self._grant_again:
                 self._grant_again = False
-                now = self._grant_now()
+                now = self._grant_now(here)
             return now
         finally:
             self._granting = False
 
-    def _grant_now(self) -> float:
+    def _grant_now(self, here: asyncio.AbstractEventLoop | None) -> float:
         now = self._clock.monotonic()
         waiters = self._waiters
         if not waiters.in_order:
             self._next_start = math.inf
-            self._timer.clear()
+            if self._timer.waiter is not None:
+                self._timer.clear(here=current_loop())
             return now
+        here = here or current_loop()
         opens = self._opens_at()
         timed = opens == self._next_start or (opens == self._due_start and now - opens <= _TIMER_SLACK)
-        waiters.expire(max(now, opens))
+        if waiters.deadlines:
+            waiters.expire(max(now, opens), here=here)
         if self._adaptive_limit.slow and self._silent_at() <= now:
             self._adaptive_limit.grow()
             self._learnt = now
-        has_room = self._has_room()
-        while opens <= now and has_room and (waiter := waiters.popleft()) is not None:
-            if waiter.loop.is_closed():
-                continue  # the waiter ended with its loop
-            waiter.previous = self._last_start
-            waiter.slot = max(opens, now - _TIMER_SLACK) if timed else now
-            waiter.permit = self._start(waiter.slot)
-            waiter.wake()
-            opens, has_room = self._opens_at(), self._has_room()
+        room, head = self._room(), waiters.head()
+        while opens <= now and room > 0 and head is not None:
+            del waiters.in_order[head]
+            head.previous = self._last_start
+            slot = opens if timed else now
+            if slot < now - _TIMER_SLACK:  # noqa: PLR1730 - a call of `max` costs more
+                slot = now - _TIMER_SLACK
+            head.slot = slot
+            head.permit = self._start(slot)
+            wake(head.future, here=here)
+            opens, room, head = slot + self._interval, room - 1, waiters.head()
+        has_room = room > 0
         # A timer may be later than an interval: the attempts in flight start the rest of what was due.
-        self._due_start = opens if timed and not waiters.in_order and has_room and opens <= now else math.inf
-        self._next_start = opens if waiters.in_order and has_room else math.inf
-        self._set_timer(now, opens if has_room else self._silent_at() if self._adaptive_limit.slow else math.inf)
+        if head is None:
+            self._due_start = opens if timed and has_room and opens <= now else math.inf
+            self._next_start = math.inf
+            self._timer.clear(here=here)
+            return now
+        self._due_start = math.inf
+        self._next_start = opens if has_room else math.inf
+        wake_at = opens if has_room else self._silent_at() if self._adaptive_limit.slow else math.inf
+        if waiters.deadlines:
+            # Wake just after the deadline: at the deadline itself, the waiter may still start.
+            wake_at = min(wake_at, math.nextafter(waiters.first_deadline(), math.inf))
+        waiter = self._timer.waiter
+        if waiter is None or waiter not in waiters.in_order or waiter.loop.is_closed():
+            waiter = head
+        self._timer.set(waiter, wake_at, now, here=here)
         return now
 
     def _silent_at(self) -> float:
@@ -463,16 +497,6 @@ class Pacer:
         if self._breaker.state != "closed" or self._in_flight - self._stale_in_flight < self._adaptive_limit.limit:
             return math.inf
         return max(self._last_start, self._learnt) + SILENCE
-
-    def _set_timer(self, now: float, wake_at: float) -> None:
-        waiter = self._timer.waiter
-        if waiter is None or waiter not in self._waiters.in_order or waiter.loop.is_closed():
-            waiter = self._waiters.head()
-        if waiter is None:
-            self._timer.clear()
-            return
-        # Wake just after the deadline: at the deadline itself, the waiter may still start.
-        self._timer.set(waiter, min(wake_at, math.nextafter(self._waiters.first_deadline(), math.inf)), now)
 
     def statistics(self) -> PaceStatistics:
         """A snapshot."""

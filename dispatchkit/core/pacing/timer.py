@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.waiters import Waiter
-from dispatchkit.core.wakeup import Timer, call_later, current_loop
+from dispatchkit.core.wakeup import Timer, call_later
 
 __all__ = ["PaceTimer"]
 
@@ -18,68 +18,57 @@ class PaceTimer:
     """Calls ``tick`` at the latest at the moment that `set` names.
 
     One timer of the event loop is enough: an earlier one stays, and its tick sets the next one. `set` and `clear` need
-    the lock of the pacer. ``tick`` is called without it, and begins with `fired`.
+    the lock of the pacer. ``tick`` is called without it, and begins with `stop`. Each takes ``here``, the event loop
+    that the thread runs now: see `wake`.
 
     Args:
         clock: The clock.
         tick: Called with the exception of a clock that raised, else with None.
     """
 
-    __slots__ = ("_at", "_clock", "_loop", "_tick", "_timer", "_waiter")
+    __slots__ = ("_at", "_clock", "_tick", "_timer", "loop", "waiter")
 
     def __init__(self, clock: Clock, tick: Callable[[BaseException | None], None]) -> None:
         self._clock = clock
         self._tick = tick
-        self._waiter: Waiter | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        """The event loop of the waiter, in which the timer runs."""
+        self.waiter: Waiter | None = None
+        """The waiter in whose event loop the timer runs."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of that waiter."""
         self._timer: Timer | None = None
         self._at = math.inf
         """The moment of the next tick."""
 
-    @property
-    def waiter(self) -> Waiter | None:
-        """The waiter in whose event loop the timer runs."""
-        return self._waiter
-
-    def runs_in(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether the timer is set in this event loop."""
-        return self._loop is loop
-
-    def set(self, waiter: Waiter, at: float, now: float) -> None:
+    def set(self, waiter: Waiter, at: float, now: float, *, here: asyncio.AbstractEventLoop | None) -> None:
         """Tick in the event loop of the waiter, at this moment or earlier."""
-        self._waiter = waiter
-        if self._loop is waiter.loop and self._at <= at:
+        self.waiter, loop = waiter, waiter.loop
+        if self.loop is loop and self._at <= at:
             return
-        self._cancel()
-        self._loop, self._at = waiter.loop, at
+        if self._timer is not None:
+            self.stop(here=here)
+        self.loop, self._at = loop, at
         if at == math.inf:
             return
-        if current_loop() is waiter.loop:
-            self._timer = call_later(self._clock, max(at - now, math.ulp(at)), self._tick)
+        if here is loop:
+            self._timer = call_later(loop, self._clock, at - now, self._tick)
             return
         self._at = -math.inf  # that tick sets the timer, in its own thread
         with contextlib.suppress(RuntimeError):  # the loop was closed just now
-            waiter.loop.call_soon_threadsafe(self._tick, None)
+            loop.call_soon_threadsafe(self._tick, None)
 
-    def clear(self) -> None:
+    def clear(self, *, here: asyncio.AbstractEventLoop | None) -> None:
         """Stop ticking: nothing waits."""
-        if self._waiter is not None:
-            self._cancel()
-            self._waiter = self._loop = None
-            self._at = math.inf
+        if self.waiter is not None:
+            self.stop(here=here)
+            self.waiter = self.loop = None
 
-    def fired(self) -> None:
+    def stop(self, *, here: asyncio.AbstractEventLoop | None) -> None:
         """Expect another `set`."""
-        self._cancel()
-        self._at = math.inf
-
-    def _cancel(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is None or self._loop is None:
+        timer, self._timer, self._at = self._timer, None, math.inf
+        if timer is None or self.loop is None:
             return
-        if current_loop() is self._loop:
+        if here is self.loop:
             timer.cancel()
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(timer.cancel)
+            self.loop.call_soon_threadsafe(timer.cancel)

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections import OrderedDict
 
-from dispatchkit.core.wakeup import wake
+from dispatchkit.core.wakeup import current_loop, wake
 
 __all__ = ["Waiter", "WaiterQueue"]
 
@@ -29,20 +29,17 @@ class Waiter:
         self.slot = self.previous = -math.inf
         """The planned start of the permit, and that of the permit before it."""
 
-    def wake(self) -> None:
-        """End the current wait, from any thread."""
-        wake(self.future)
-
 
 class WaiterQueue:
     """A queue of waiters. Every method needs the lock of the pacer."""
 
-    __slots__ = ("_deadlines", "_numbers", "in_order")
+    __slots__ = ("_numbers", "deadlines", "in_order")
 
     def __init__(self) -> None:
         self.in_order: OrderedDict[Waiter, None] = OrderedDict()
         """The waiters. The pacer looks at each attempt whether there are any; a method would take longer."""
-        self._deadlines: list[tuple[float, int, Waiter]] = []
+        self.deadlines: list[tuple[float, int, Waiter]] = []
+        """A heap of the deadlines, with some of waiters that have left."""
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
@@ -52,11 +49,11 @@ class WaiterQueue:
         """Add a waiter at the end."""
         self.in_order[waiter] = None
         if waiter.until < math.inf:
-            if len(self._deadlines) > 2 * len(self.in_order) + 64:
+            if len(self.deadlines) > 2 * len(self.in_order) + 64:
                 # Drop deadlines of waiters that were already admitted.
-                self._deadlines = [entry for entry in self._deadlines if entry[2] in self.in_order]
-                heapq.heapify(self._deadlines)
-            heapq.heappush(self._deadlines, (waiter.until, next(self._numbers), waiter))
+                self.deadlines = [entry for entry in self.deadlines if entry[2] in self.in_order]
+                heapq.heapify(self.deadlines)
+            heapq.heappush(self.deadlines, (waiter.until, next(self._numbers), waiter))
 
     def put_back(self, waiter: Waiter) -> None:
         """Add a waiter at the head."""
@@ -77,23 +74,24 @@ class WaiterQueue:
             del self.in_order[waiter]
         return waiter
 
-    def expire(self, before: float) -> None:
-        """Remove and wake all waiters whose deadline is before this moment."""
-        while self._deadlines and self._deadlines[0][0] < before:
-            _, _, waiter = heapq.heappop(self._deadlines)
+    def expire(self, before: float, *, here: asyncio.AbstractEventLoop | None) -> None:
+        """Remove and wake all waiters whose deadline is before this moment. For ``here``, see `wake`."""
+        while self.deadlines and self.deadlines[0][0] < before:
+            _, _, waiter = heapq.heappop(self.deadlines)
             if waiter in self.in_order:
                 del self.in_order[waiter]
                 waiter.expired = True
-                waiter.wake()
+                wake(waiter.future, here=here)
 
     def first_deadline(self) -> float:
         """The earliest deadline; infinite without one."""
-        while self._deadlines and self._deadlines[0][2] not in self.in_order:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else math.inf
+        while self.deadlines and self.deadlines[0][2] not in self.in_order:
+            heapq.heappop(self.deadlines)
+        return self.deadlines[0][0] if self.deadlines else math.inf
 
     def fail(self, error: BaseException) -> None:
         """Remove all waiters. The wait of each raises this error."""
+        here = current_loop()
         while (waiter := self.popleft()) is not None:
             waiter.error = error
-            waiter.wake()
+            wake(waiter.future, here=here)

@@ -488,7 +488,7 @@ async def test_claim_error_releases_permit() -> None:
     class Failing(PacedGate):
         acquire = raising(KeyError("ledger"))
 
-    call.gate = Failing(client._pacer, client._clock, stop=call.stop, closed=call.stop)
+    call.gate = Failing(client._pacer, stop=call.stop, closed=call.stop)
     with pytest.raises(NotSentError) as caught:
         await call.run()
     assert isinstance(caught.value.__cause__, KeyError)

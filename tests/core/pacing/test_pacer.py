@@ -444,31 +444,7 @@ async def test_expired_waiters_use_no_memory(clock: FakeClock) -> None:
     play = users(clock, concurrency=1)
     for _ in range(20):
         await play.many(20, takes=0.1, until=clock.time + 1e6)
-    assert len(play.pacer._waiters._deadlines) < 200
-
-
-async def test_high_rate_in_real_time() -> None:
-    loop = asyncio.get_running_loop()
-
-    async def took() -> float:
-        pacer = Pacer(Pace(rate=2000), SYSTEM)
-        starts: list[float] = []
-
-        async def one() -> None:
-            permit = pacer.try_acquire() or await pacer.acquire()
-            starts.append(loop.time())
-            pacer.release(permit, answered=True, elapsed=0.0)
-
-        await asyncio.gather(*(one() for _ in range(120)))
-        return starts[-1] - starts[0]
-
-    quickest = math.inf
-    for _ in range(30):  # a busy machine may hold up any of them
-        quickest = min(quickest, await took())
-        assert quickest >= 119 / 2000 - 0.006
-        if quickest < 0.1:
-            break
-    assert quickest < 0.1, "a timer of a millisecond does not halve it"
+    assert len(play.pacer._waiters.deadlines) < 200
 
 
 @pytest.mark.parametrize("bad", [0, -1, True, "5", math.inf, math.nan])

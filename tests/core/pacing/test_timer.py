@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from unittest.mock import Mock, call
 
 import pytest
 
 from dispatchkit import Pace
 from dispatchkit.core.clock import SYSTEM, timer_seconds
 from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.wakeup import call_later
 from dispatchkit.testing.clock import FakeClock, stillness
 
 
@@ -53,19 +55,29 @@ def test_timers_are_whole_milliseconds(seconds: float, timer: float) -> None:
     assert timer_seconds(seconds) == timer
 
 
-async def test_short_sleeps_do_not_spin() -> None:
-    turns = 0
+async def test_short_sleeps_take_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, slept = Mock(), list[float]()
 
-    def turn() -> None:
-        nonlocal turns
-        turns += 1
-        asyncio.get_running_loop().call_soon(turn)
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
 
-    began = asyncio.get_running_loop().time()
-    turn()
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     await SYSTEM.sleep(0.0001)
-    assert turns > 1
-    assert asyncio.get_running_loop().time() - began >= 0.0005  # libuv's timer starts at its last whole millisecond
+    call_later(loop, SYSTEM, 0.0001, print)
+    assert slept == [0.001]
+    assert loop.call_later.mock_calls == [call(0.001, print, None)]
+
+
+async def test_coarse_timers_keep_high_rate() -> None:
+    class Coarse(FakeClock):
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(timer_seconds(seconds))
+
+    clock = Coarse()
+    pacer = Pacer(Pace(rate=2000), clock)
+    for permit in await asyncio.gather(*(pacer.acquire() for _ in range(121))):
+        pacer.release(permit, answered=True, elapsed=0.0)
+    assert 0.06 <= clock.time < 0.0611, "a timer of a millisecond does not halve the rate"
 
 
 async def test_one_timer_serves_all_waiters() -> None:
