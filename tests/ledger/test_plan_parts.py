@@ -98,3 +98,26 @@ def test_repeated_texts_read_the_same() -> None:
     assert [decode(encode(command)[1]) for command in commands for _ in range(2)] == [
         command for command in commands for _ in range(2)
     ]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '{"type":"direct.stop"}',
+        "",
+        "{}",
+        "\n",
+        "%s\n%s",
+        "%s ",
+        " %s",
+        '{"type":"direct.start","version":1,"dispatch_id":08}',
+    ],
+)
+def test_template_reads_whole_pages(damaged: str) -> None:
+    texts = [encode(StartDispatch(number))[1] for number in (7, 80, 10**17)]
+    template = Template.of(StartDispatch(7), texts[0])
+    assert template is not None
+    assert template.numbers(texts) == ["7", "80", f"{10**17}"]
+    damaged = damaged.replace("%s", texts[0])
+    for page in ([damaged], [*texts, damaged], [damaged, *texts], [texts[0], damaged, texts[1]]):
+        assert template.numbers(page) is None

@@ -34,7 +34,7 @@ from dispatchkit.ledger.sqlite.file import add_boot, check, connect, connect_wri
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
 from dispatchkit.ledger.sqlite.plan import add_targets
-from dispatchkit.ledger.sqlite.rows import repeats_of, run_of, story_of, target_of
+from dispatchkit.ledger.sqlite.rows import repeats_of, rows_of, run_of, story_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
     CLAIMS_OF_TARGET,
     COUNTS,
@@ -71,6 +71,7 @@ from dispatchkit.ledger.store import (
     Store,
     Story,
     Target,
+    TargetRow,
     Unsettled,
 )
 
@@ -346,6 +347,17 @@ class SqliteStore(Store):
     async def pages(
         self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
     ) -> AsyncIterator[list[Target]]:
+        async for rows, commands in self._pages(run, states, start, end):
+            yield [*map(target_of, rows, commands)]
+
+    async def rows(self, run: int) -> AsyncIterator[Sequence[TargetRow]]:
+        async for rows, commands in self._pages(run):
+            yield rows_of(rows, commands)
+
+    async def _pages(
+        self, run: int, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
+    ) -> AsyncIterator[tuple[list[tuple[Any, ...]], Sequence[str]]]:
+        """Iterate over pages of targets: their columns, and their commands with contents."""
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
         sql = f"""
             SELECT t."index", t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
@@ -358,7 +370,7 @@ class SqliteStore(Store):
             while first < stretch.stop:
                 rows = await self._read(partial(_fetch, sql, (run, first, stretch.stop, *states)))
                 commands = await self._contents.attach(run, [row[1] for row in rows], self._read_contents)
-                yield [*map(target_of, rows, commands)]
+                yield rows, commands
                 first = rows[-1][0] + 1 if len(rows) == _PAGE else stretch.stop
 
     async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:
