@@ -105,10 +105,7 @@ class ReportOptions(Options):
             "--output",
             "-o",
             metavar="FILE",
-            help=_(
-                "Write the report to this file, or to standard output (-). An earlier report is replaced, another "
-                "file is not."
-            ),
+            help=_("Write the report to this file, or to standard output (-)."),
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -116,10 +113,18 @@ class ReportOptions(Options):
         str | None,
         typer.Option(
             metavar="FILE",
-            help=_("Write all targets to this CSV, too. An earlier one is replaced, another file is not."),
+            help=_("Write all targets to this CSV, too."),
             rich_help_panel=OUTPUT,
         ),
     ] = None
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help=_("Replace an earlier report, and an earlier CSV. A file of another kind is never replaced."),
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
     json: Annotated[
         bool,
         typer.Option("--json", help=_("Write the same facts as one JSON object, not HTML."), rich_help_panel=OUTPUT),

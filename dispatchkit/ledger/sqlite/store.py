@@ -30,10 +30,11 @@ from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stre
 from dispatchkit.ledger.contents import ContentCache
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
-from dispatchkit.ledger.sqlite.file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
+from dispatchkit.ledger.sqlite.file import add_boot, check, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
 from dispatchkit.ledger.sqlite.plan import add_targets
+from dispatchkit.ledger.sqlite.read import Reading
 from dispatchkit.ledger.sqlite.rows import repeats_of, rows_of, run_of, story_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
     CLAIMS_OF_TARGET,
@@ -54,7 +55,7 @@ from dispatchkit.ledger.sqlite.sql import (
     UNSETTLED,
 )
 from dispatchkit.ledger.sqlite.thread import DatabaseThread
-from dispatchkit.ledger.sqlite.write import Afterwards, Batch, Writing, read_all
+from dispatchkit.ledger.sqlite.write import Afterwards, Batch, Writing
 from dispatchkit.ledger.store import (
     MAX_NUMBER,
     TABLES_OF_RUN,
@@ -111,15 +112,16 @@ class SqliteStore(Store):
         path, boot_id = self._path, self._boot_id
         file = self._file = self._holds.file = path.absolute()
 
-        self._reader = DatabaseThread(lambda: connect(file), read_all, partial(explain, path))
+        reading = Reading(file)
+        self._reader = DatabaseThread(reading.connect, reading.perform, partial(explain, path))
         self._writer = DatabaseThread(lambda: connect_writer(file), self._writing.perform, partial(explain, path))
         try:
             # Read first: a process that is suspended within a transaction blocks writers, not readers.
             boot = await self._read(lambda db: find_boot(db, boot_id))
-            if boot is None:
+            if boot is None and not reading.is_read_only:
                 await self._write(lambda db: check(db, path))
                 boot = await self._write(lambda db: add_boot(db, boot_id))
-            self._writing.boot = boot
+            self._writing.boot = boot or 0
         except BaseException:
             await self.close()
             raise
