@@ -16,7 +16,6 @@ import ipaddress
 import os
 import shlex
 import subprocess
-import tomllib
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -214,14 +213,18 @@ def read_profiles() -> dict[str, Profile]:
     """
     file = profiles_file()
     try:
-        with file.open("rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode & 0o777
-            tables: dict[str, object] = tomllib.load(opened)
+        opened = file.open("rb")
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        where = str(error).rpartition(" (")[2].rstrip(")") if "line" in str(error) else "not UTF-8"
-        raise ValueError(f"{file} is no TOML ({where})") from None  # the text itself may hold a token
+    import tomllib  # noqa: PLC0415 - most often, there is no file
+
+    with opened:
+        mode = os.fstat(opened.fileno()).st_mode & 0o777
+        try:
+            tables: dict[str, object] = tomllib.load(opened)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            where = str(error).rpartition(" (")[2].rstrip(")") if "line" in str(error) else "not UTF-8"
+            raise ValueError(f"{file} is no TOML ({where})") from None  # the text itself may hold a token
     _check_keys(f"{file}: ", tables, ("profiles",))
     sections = _table(f"{file}: profiles", tables.get("profiles", {}))
     given = {name: _table(f"{file}: profile {name!r}", section) for name, section in sections.items()}

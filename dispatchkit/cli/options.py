@@ -1,7 +1,8 @@
 """The options of each kind of command. A class of options is one parameter of a command and many on the command line.
 
 Everything here is imported for ``--help``, so it is dataclasses and not attrs, and nothing that needs aiohttp. Each
-method of a dataclass takes time to make, so a class that is only a base has none, and options are not compared.
+method of a dataclass takes time to make, so a class that is only a base has none. All have the repr of `Options`, and
+none are compared.
 """
 
 from __future__ import annotations
@@ -85,6 +86,10 @@ class Options:
     invocation: Invocation = field(default_factory=Invocation, repr=False, compare=False)
     """The command line itself; no option."""
 
+    def __repr__(self) -> str:
+        shown = (f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.repr)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
 class ConnectionOptions(Options):
@@ -156,7 +161,7 @@ class ActingOptions(ConnectionOptions):
     quiet: Quiet = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RunOptions(ActingOptions):
     """Options of every command that acts on ids."""
 
@@ -194,7 +199,7 @@ class LaunchOptions:
     attach: Attach = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ResumeOptions(ActingOptions):
     """Options of ``resume``."""
 

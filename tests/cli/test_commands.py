@@ -17,7 +17,7 @@ from dispatchkit.providers import find_provider
 from tests.cli.conftest import Played, run
 
 HEAVY = (
-    *("aiohttp", "asyncio", "asyncpg", "attrs", "rich", "ssl"),
+    *("aiohttp", "asyncio", "asyncpg", "attrs", "pydantic", "rich", "ssl", "tomllib"),
     *("dispatchkit.direct", "dispatchkit.altcraft", "dispatchkit.core.events"),
 )
 
@@ -164,7 +164,7 @@ def test_completion_of_a_lazy_group(typed: list[str], candidates: set[str]) -> N
     environment = {"COMP_WORDS": words, "COMP_CWORD": str(len(typed)), "_DISPATCHKIT_COMPLETE": "complete_bash"}
     text, heavy = modules_after(**environment)
     assert {*text.split()} == candidates
-    assert heavy == []
+    assert heavy in ([], ["pydantic"])  # Typer converts what was typed
 
 
 def test_completion_script_is_shown() -> None:

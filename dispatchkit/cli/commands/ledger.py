@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ListRunsOptions(Options):
     """Options of ``list``."""
 
@@ -36,7 +36,7 @@ class ListRunsOptions(Options):
     csv: Csv = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RunViewOptions(Options):
     """Options of ``failures`` and ``export``."""
 
@@ -45,7 +45,7 @@ class RunViewOptions(Options):
     csv: Csv = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ShowOptions(RunViewOptions):
     """Options of ``show``."""
 
@@ -57,7 +57,7 @@ class ShowOptions(RunViewOptions):
     ] = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class InitOptions(Options):
     """Options of ``init``."""
 
@@ -67,7 +67,7 @@ class InitOptions(Options):
     ] = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LiftPauseOptions(Options):
     """Options of ``lift-pause``."""
 
@@ -78,7 +78,7 @@ class LiftPauseOptions(Options):
     yes: Annotated[bool, typer.Option("--yes", "-y", help=_("Lift the pause without a question."))] = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PruneOptions(Options):
     """Options of ``prune``."""
 
@@ -94,7 +94,7 @@ class PruneOptions(Options):
     yes: Annotated[bool, typer.Option("--yes", "-y", help=_("Delete them without a question."))] = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ReportOptions(Options):
     """Options of ``report``."""
 
@@ -131,7 +131,7 @@ class ReportOptions(Options):
     ] = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StopRunOptions(Options):
     """Options of ``stop-run``."""
 
