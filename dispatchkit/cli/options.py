@@ -79,7 +79,7 @@ __all__ = [
 O = TypeVar("O", bound="Options")  # noqa: E741 - a class of options
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Options:
     """Options of every command."""
 

@@ -45,9 +45,10 @@ class _Leaving:
         self._is_one = option.nargs == 1 and not getattr(option, "multiple", False)
 
     def __call__(self, ctx: Any, value: Any) -> Any:
+        left: object
         if (self._is_one and value is None) or (self._is_text and isinstance(value, str)):
             left = value
-        elif self._is_texts and all(isinstance(each, str) for each in value or ()):
+        elif self._is_texts and not isinstance(value, str) and all(isinstance(each, str) for each in value or ()):
             left = [*(value or ())]
         else:
             return self._process(ctx, value)

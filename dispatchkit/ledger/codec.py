@@ -316,7 +316,7 @@ def _read(codec: _Codec, name: str, fields: Mapping[str, object]) -> Command[Nev
 
 
 @cache
-def _has_json(cls: type[object]) -> bool:
+def _has_json(cls: type[Command[Never, object]]) -> bool:
     return bool(_codec_of(cls).json_fields[cls])
 
 

@@ -405,8 +405,9 @@ class Target(Value):
     @classmethod
     def of_row(cls, row: TargetRow) -> Self:
         """The target of a row."""
-        *fields, at, is_final = row
-        return cls(*fields, None if at is None else datetime.fromisoformat(at), bool(is_final))
+        index, command, state, summary, code, request_id, attempts, at, is_final = row
+        moment = None if at is None else datetime.fromisoformat(at)
+        return cls(index, command, state, summary, code, request_id, attempts, moment, bool(is_final))
 
 
 TargetRow: TypeAlias = tuple[int, str, str, str, int | str | None, str | None, int, str | None, int]

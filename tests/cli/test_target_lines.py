@@ -51,7 +51,7 @@ TARGETS = [
 
 
 def row_of(target: Target) -> TargetRow:
-    at = target.at and target.at.isoformat()
+    at = None if target.at is None else target.at.isoformat()
     fields = (target.index, target.command, target.state, target.summary, target.code, target.request_id)
     return (*fields, target.attempts, at, target.is_final)
 
