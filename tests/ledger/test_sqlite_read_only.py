@@ -104,7 +104,7 @@ async def test_log_without_memory_is_refused(path: Path, folder: Path) -> None:
         await Ledger(copies / "launch.db").runs()
 
 
-async def test_change_during_a_read_is_noticed(path: Path) -> None:
+async def test_concurrent_change_is_noticed(path: Path) -> None:
     with without_rights() as restore:
         async with Ledger(path) as ledger:
             assert len(await ledger.runs()) == 1
