@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,9 @@ HEAVY = (
 )
 
 
-def modules_after(*arguments: str, also: tuple[str, ...] = (), **environment: str) -> tuple[str, list[str]]:
+def modules_after(
+    *arguments: str, also: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> tuple[str, list[str]]:
     """What a command prints, and the heavy modules that it has imported."""
     code = (
         f"import sys; sys.argv = ['dispatchkit', *{arguments!r}]\n"
@@ -163,7 +165,7 @@ def test_help_stands_in_panels() -> None:
 def test_completion_of_a_lazy_group(typed: list[str], candidates: set[str]) -> None:
     words = " ".join(["dispatchkit", *typed])
     environment = {"COMP_WORDS": words, "COMP_CWORD": str(len(typed)), "_DISPATCHKIT_COMPLETE": "complete_bash"}
-    text, heavy = modules_after(**environment)
+    text, heavy = modules_after(environment=environment)
     assert {*text.split()} == candidates
     assert heavy == []
 
