@@ -48,7 +48,8 @@ def commands(url: str) -> dict[str, list[str]]:
         return bare
     return {
         **bare,
-        "one target, direct start --yes --again": [*start, "--yes", "--again"],  # its ledger has it after the first turn
+        # Its ledger has the target after the first turn.
+        "one target, direct start --yes --again": [*start, "--yes", "--again"],
         "one target, --no-ledger": [*start, "--yes", "--no-ledger"],
         "one target, --dry-run": [*start, "--dry-run"],
         "dispatchkit --help": [sys.executable, "-m", "dispatchkit", "--help"],

@@ -17,7 +17,6 @@ import os
 import re
 import shlex
 import subprocess
-import tomllib
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -224,12 +223,17 @@ def read_profiles() -> dict[str, Profile]:
     """
     file = profiles_file()
     try:
-        with file.open("rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode & 0o777
-            text = opened.read().decode()
-        tables: dict[str, object] = tomllib.loads(text)
+        opened = file.open("rb")
     except FileNotFoundError:
         return {}
+    import tomllib  # noqa: PLC0415 - most often, there is no file
+
+    with opened:
+        mode = os.fstat(opened.fileno()).st_mode & 0o777
+        data = opened.read()
+    try:
+        text = data.decode()
+        tables: dict[str, object] = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         where = str(error).rpartition(" (")[2].rstrip(")") if "line" in str(error) else "not UTF-8"
         raise ValueError(f"{file} is no TOML ({where}): correct it") from None  # the text itself may hold a token

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from inspect import signature
 from typing import Any, ClassVar
 
 import typer
@@ -21,6 +22,7 @@ from dispatchkit.cli.panels import PanelCommand, write_panels, write_usage
 from dispatchkit.cli.redacting_group import RedactingGroup
 from dispatchkit.cli.streams import write
 from dispatchkit.cli.translate import _
+from dispatchkit.cli.unconverted import leave_texts
 
 __all__ = ["CommandRef", "GroupRef", "LazyGroup", "group", "load"]
 
@@ -75,8 +77,10 @@ class CommandRef:
             command(values)
 
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(name, cls=PanelCommand, help=self.help)(options_from(options)(body))
+        function = options_from(options)(body)
+        app.command(name, cls=PanelCommand, help=self.help)(function)
         command: typer.core.TyperCommand = typer.main.get_command(app)  # type: ignore[assignment]
+        leave_texts(command.params, signature(function).parameters)
         return command
 
 
@@ -109,6 +113,10 @@ class LazyGroup(RedactingGroup):
     """A group whose commands are those of a table."""
 
     table: ClassVar[Mapping[str, CommandRef | GroupRef]] = {}
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options, with ``--help``."""
+        return leave_texts(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in the order of the table."""

@@ -1,6 +1,8 @@
 """The options of each kind of command. A class of options is one parameter of a command and many on the command line.
 
-Everything here is imported for ``--help``, so it is dataclasses and not attrs, and nothing that needs aiohttp.
+Everything here is imported for ``--help``, so it is dataclasses and not attrs, and nothing that needs aiohttp. Each
+method of a dataclass takes time to make, so a class that is only a base has none. All have the repr of `Options`, and
+none are compared.
 """
 
 from __future__ import annotations
@@ -77,15 +79,19 @@ __all__ = [
 O = TypeVar("O", bound="Options")  # noqa: E741 - a class of options
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Options:
     """Options of every command."""
 
     invocation: Invocation = field(default_factory=Invocation, repr=False, compare=False)
     """The command line itself; no option."""
 
+    def __repr__(self) -> str:
+        shown = (f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.repr)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
 class ConnectionOptions(Options):
     """Options of every command that calls a provider."""
 
@@ -100,14 +106,14 @@ class ConnectionOptions(Options):
     attempt_timeout: AttemptTimeout = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
 class ReadOptions(ConnectionOptions):
     """Options of every command that only reads."""
 
     json: JsonLines = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
 class ReadIdsOptions(ReadOptions):
     """Options of every command that reads the state of ids."""
 
@@ -118,7 +124,7 @@ class ReadIdsOptions(ReadOptions):
     encoding: Encoding = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
 class WatchOptions(ReadIdsOptions):
     """Options of every command that watches ids."""
 
@@ -128,7 +134,7 @@ class WatchOptions(ReadIdsOptions):
     stalled_after: StalledAfter = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
 class ActingOptions(ConnectionOptions):
     """Options of every command that launches or stops."""
 
@@ -155,7 +161,7 @@ class ActingOptions(ConnectionOptions):
     quiet: Quiet = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RunOptions(ActingOptions):
     """Options of every command that acts on ids."""
 
@@ -175,7 +181,7 @@ class RunOptions(ActingOptions):
     sandbox: Sandbox = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
 class CheckOptions:
     """Options of a launch that can read its targets first."""
 
@@ -183,7 +189,7 @@ class CheckOptions:
     skip_unlaunchable: SkipUnlaunchable = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, init=False, repr=False)
 class LaunchOptions:
     """Options of a launch that override the mailing for one run."""
 
@@ -193,7 +199,7 @@ class LaunchOptions:
     attach: Attach = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ResumeOptions(ActingOptions):
     """Options of ``resume``."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import typer.core
 
 from dispatchkit.cli.translate import _
+from dispatchkit.cli.unconverted import leave_texts
 
 __all__ = [
     "CONNECTION",
@@ -39,6 +40,10 @@ _PANELS = (IDS, LAUNCH, WATCH, GUARDS, LEDGER, PACE, CONNECTION, OUTPUT)
 
 class PanelCommand(typer.core.TyperCommand):
     """A command whose help shows its options by panel."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options, with ``--help``."""
+        return leave_texts(super().get_params(ctx))
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the line of the usage."""

@@ -169,7 +169,7 @@ def key_of(command: Command[Never, object], text: str) -> bytes:
 
     The targets of a list are often in order. Then so are the keys, and an index of them grows at its end.
     """
-    if _codec_of(type(command)).json_fields[type(command)]:
+    if _has_json(type(command)):
         text = _write_sorted(json.loads(text))
     digest = sha256(text.encode()).digest()
     target = command.target
@@ -313,6 +313,11 @@ def _read(codec: _Codec, name: str, fields: Mapping[str, object]) -> Command[Nev
     raise LedgerError(
         f"the ledger holds a {codec.names[name].__name__} that cannot be read ({what}): restore it from a copy"
     )
+
+
+@cache
+def _has_json(cls: type[Command[Never, object]]) -> bool:
+    return bool(_codec_of(cls).json_fields[cls])
 
 
 @cache

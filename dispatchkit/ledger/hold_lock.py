@@ -47,7 +47,7 @@ class _Descriptor:
         # A fork in another thread waits until the new descriptor is registered.
         self.number = -1
         with _fork_lock:
-            self.number = os.open(path, flags | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self.number = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             register_fork_reset(self)
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class HoldLock:
             return LockState.UNSUPPORTED
         while True:
             try:
-                descriptor = _Descriptor(path, os.O_CREAT)
+                descriptor = _Descriptor(path, os.O_RDWR | os.O_CREAT)
             except OSError as error:
                 raise _unusable(path, error) from error
             state = _flock(descriptor, exclusive=True)
@@ -116,7 +116,7 @@ def lock_state(path: Path) -> LockState:
         return LockState.UNSUPPORTED
     while True:
         try:
-            descriptor = _Descriptor(path, 0)
+            descriptor = _Descriptor(path, os.O_RDONLY)
         except FileNotFoundError:
             return LockState.FREE
         except OSError:  # the file belongs to another user

@@ -29,7 +29,7 @@ import functools
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Never, Protocol, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Never, Protocol, Self, TypeAlias, cast
 
 import attrs
 
@@ -66,6 +66,7 @@ __all__ = [
     "StoredOutcome",
     "Story",
     "Target",
+    "TargetRow",
     "Unsettled",
 ]
 
@@ -401,6 +402,17 @@ class Target(Value):
         """The id that the command acts on; None if this release cannot read the command."""
         return target_of(_command(self.command))
 
+    @classmethod
+    def of_row(cls, row: TargetRow) -> Self:
+        """The target of a row."""
+        index, command, state, summary, code, request_id, attempts, at, is_final = row
+        moment = None if at is None else datetime.fromisoformat(at)
+        return cls(index, command, state, summary, code, request_id, attempts, moment, bool(is_final))
+
+
+TargetRow: TypeAlias = tuple[int, str, str, str, int | str | None, str | None, int, str | None, int]
+"""The fields of a `Target` up to ``is_final``. Its time is text (ISO 8601), and ``is_final`` may be 0 or 1."""
+
 
 @attrs.frozen
 class StoredClaim:
@@ -592,6 +604,10 @@ class Store(Protocol):
 
         Only indexes from ``start`` up to, not including, ``end`` are read.
         """
+        ...
+
+    def rows(self, run: int) -> AsyncIterator[Sequence[TargetRow]]:
+        """Iterate over all targets of a run by index, in pages: a million of them, without a `Target` for each."""
         ...
 
     async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:

@@ -6,7 +6,7 @@ A run has a million such commands. The text of each is that of the one before, w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter, is_
 from typing import Never, cast
 
@@ -19,6 +19,8 @@ __all__ = ["Template", "is_constant", "number_field"]
 
 _MAX_DIGITS = 18
 """Maximum digits of a number that a template reads."""
+_DIGITS = rf"[1-9][0-9]{{0,{_MAX_DIGITS - 1}}}"
+_are_numbers = re.compile(rf"(?:{_DIGITS}\n)*+").fullmatch
 
 
 def number_field(cls: type[object]) -> str | None:
@@ -100,7 +102,7 @@ class Template:
             return None
         template._before += marker
         template._after = rest
-        number_only = rf"{re.escape(template._before)}([1-9][0-9]{{0,{_MAX_DIGITS - 1}}}){re.escape(rest)}"
+        number_only = rf"{re.escape(template._before)}({_DIGITS}){re.escape(rest)}"
         template._pattern = re.compile(number_only).fullmatch
         return template
 
@@ -139,3 +141,13 @@ class Template:
         """The number in a text; None if the text differs in more, or the number is none of a command."""
         found = self._pattern(text)
         return None if found is None else int(found[1])
+
+    def numbers(self, texts: Sequence[str]) -> list[str] | None:
+        """The numbers in texts, as they stand there; None if one of the texts differs in more. See `number`."""
+        # Texts are one line each, so that what is between two numbers is between two texts.
+        lines, before, after = "\n".join(texts), self._before, self._after
+        if not (lines.startswith(before) and lines.endswith(after)):
+            return None
+        numbers = lines[len(before) : -len(after)].split(f"{after}\n{before}")
+        are_all = len(numbers) == len(texts) and _are_numbers("\n".join([*numbers, ""])) is not None
+        return numbers if are_all else None

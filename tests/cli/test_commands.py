@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,19 +17,21 @@ from dispatchkit.providers import find_provider
 from tests.cli.conftest import Played, run
 
 HEAVY = (
-    *("aiohttp", "asyncio", "asyncpg", "attrs", "rich", "ssl"),
+    *("aiohttp", "asyncio", "asyncpg", "attrs", "rich", "ssl", "tomllib"),
     *("dispatchkit.direct", "dispatchkit.altcraft", "dispatchkit.core.events"),
 )
 
 
-def modules_after(*arguments: str, **environment: str) -> tuple[str, list[str]]:
+def modules_after(
+    *arguments: str, also: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> tuple[str, list[str]]:
     """What a command prints, and the heavy modules that it has imported."""
     code = (
         f"import sys; sys.argv = ['dispatchkit', *{arguments!r}]\n"
         "from dispatchkit.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        f"print('HEAVY', *[name for name in {HEAVY!r} if name in sys.modules])"
+        f"print('HEAVY', *[name for name in {(*HEAVY, *also)!r} if name in sys.modules])"
     )
     command, env = [sys.executable, "-c", code], {**os.environ, **environment}
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
@@ -47,7 +49,8 @@ def references(app_: object) -> Iterator[CommandRef]:
 
 
 def test_dry_run_imports_no_client() -> None:
-    text, heavy = modules_after("direct", "start", "1", "--dry-run", "--sandbox")
+    line = ("direct", "start", "1", "--dry-run", "--sandbox", "--concurrency", "5")
+    text, heavy = modules_after(*line, also=("pydantic",))
     assert "1 request. None was sent." in text
     assert heavy == ["attrs", "dispatchkit.direct"]
 
@@ -162,7 +165,7 @@ def test_help_stands_in_panels() -> None:
 def test_completion_of_a_lazy_group(typed: list[str], candidates: set[str]) -> None:
     words = " ".join(["dispatchkit", *typed])
     environment = {"COMP_WORDS": words, "COMP_CWORD": str(len(typed)), "_DISPATCHKIT_COMPLETE": "complete_bash"}
-    text, heavy = modules_after(**environment)
+    text, heavy = modules_after(environment=environment)
     assert {*text.split()} == candidates
     assert heavy == []
 

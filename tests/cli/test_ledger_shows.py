@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import re
 import sqlite3
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +23,7 @@ from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, Terminal, run, start_child
 from tests.cli.test_runs import objects
 from tests.cli.test_terminal import plain
+from tests.rights import without_rights
 
 NOW = datetime(2026, 1, 31, 9, tzinfo=UTC)
 
@@ -267,6 +270,34 @@ def test_launch_takes_empty_file(played: Played, tmp_path: Path) -> None:
     file = tmp_path / "new.db"
     file.touch()
     assert run("direct", "start", "1", "--yes", "--base-url", played.url, "--ledger", file).code == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other rights")
+def test_reads_need_no_rights(played: Played) -> None:
+    with tempfile.TemporaryDirectory() as name:  # not pytest's own folder, which other users may not enter
+        file = Path(name) / "launch.db"
+        line = ("direct", "start", "1-3", "--yes", "--base-url", played.url, "--ledger", file, "--run", "a")
+        assert run(*line).code == 0
+        lines = [
+            ("ledger", "list", file),
+            ("ledger", "show", file, "a"),
+            ("ledger", "show", file, "--follow", "--json"),
+            ("ledger", "failures", file),
+            ("ledger", "export", file, "--csv"),
+            ("ledger", "report", file, "--json"),
+        ]
+        before = [run(*line) for line in lines]
+        file.chmod(0o444)
+        Path(name).chmod(0o555)
+        with without_rights():
+            after = [run(*line) for line in lines]
+            refused = run("direct", "start", 9, *line[3:-1], "b")
+        Path(name).chmod(0o755)
+    assert [(result.code, result.err) for result in after] == [(0, "")] * len(lines)
+    assert [result.out for result in after[:-1]] == [result.out for result in before[:-1]]
+    assert after[-1].out.partition(",")[2] == before[-1].out.partition(",")[2]
+    assert (refused.code, played.sandbox.requests) == (2, 3), refused
+    assert "cannot be written: allow this user to write the file and its directory" in refused.err
 
 
 def test_reads_leave_another_database(tmp_path: Path) -> None:

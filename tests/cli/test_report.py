@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import json
+import os
 import re
+import tempfile
 from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -207,7 +210,7 @@ async def test_held_run_goes_on(tmp_path: Path) -> None:
 def test_targets_are_written_beside(ledger: Path, tmp_path: Path) -> None:
     file, targets = tmp_path / "a.html", tmp_path / "a.csv"
     for _ in range(2):
-        assert run("ledger", "report", ledger, "-o", file, "--targets", targets).code == 0
+        assert run("ledger", "report", ledger, "-o", file, "--targets", targets, "--force").code == 0
     assert targets.read_text() == run("ledger", "export", ledger, "--csv").out.replace("\r\n", "\n")
     assert [row["target"] for row in csv.DictReader(targets.read_text().splitlines())] == ["1", "5000"]
     assert "<code>a.csv</code>" in file.read_text()
@@ -232,12 +235,37 @@ def test_report_replaces_a_report(ledger: Path, tmp_path: Path) -> None:
     file, link = tmp_path / "a.html", tmp_path / "link.html"
     file.touch()
     link.symlink_to(file)
-    for _ in range(2):
-        assert run("ledger", "report", ledger, "-o", link).code == 0
+    assert run("ledger", "report", ledger, "-o", link).code == 0
+    assert run("ledger", "report", ledger, "-o", link, "--force").code == 0
     assert link.is_symlink()
     assert file.read_text().startswith(HTML_START)
-    assert run("ledger", "report", ledger, "-o", tmp_path / "a.json", "--json").code == 0
-    assert run("ledger", "report", ledger, "-o", tmp_path / "a.json", "--json").code == 0
+    line = ("ledger", "report", ledger, "-o", tmp_path / "a.json", "--json")
+    assert run(*line).code == 0
+    assert (refused := run(*line)).code == 2
+    assert f"{line[4]} holds an earlier report: name another file, or add --force to replace it" in refused.err
+    assert run(*line, "--force").code == 0
+
+
+def test_report_says_where_it_is(ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("ledger", "report", ledger, "a", "-o", "a.html", "--targets", "a.csv")
+    assert (result.code, result.out) == (0, "")
+    assert result.err == "The report of run 'a' is in a.html.\nAll targets of run 'a' are in a.csv.\n"
+    result = run("ledger", "report", ledger, "a", "-o", "-", "--targets", "b.csv")
+    assert result.out.startswith(HTML_START)
+    assert result.err == "All targets of run 'a' are in b.csv.\n"
+
+
+@pytest.mark.parametrize("name", ["mkstemp", "fsync", "replace"])
+def test_error_names_the_file(ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), ".a.html-x1y2")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr({"mkstemp": tempfile, "fsync": os, "replace": Path}[name], name, fail)
+    result = run("ledger", "report", ledger, "a", "-o", "a.html")
+    assert (result.code, result.err) == (2, "dispatchkit: a.html: No space left on device\n")
+    assert not Path("a.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -270,7 +298,7 @@ def test_wrong_run_is_explained(ledger: Path, tmp_path: Path) -> None:
 def test_failed_write_keeps_earlier_file(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_text("start 1")
-    output = ReportFile(str(file), "start")
+    output = ReportFile(str(file), "start", replaces=True)
     with pytest.raises(UnicodeEncodeError), output:
         output.write("start 2 \ud800")
     assert file.read_text() == "start 1"

@@ -11,7 +11,7 @@ from dispatchkit import ActivateMailing, Audience, LaunchBroadcast, StartDispatc
 from dispatchkit.cli.output.tables import as_csv
 from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.ledger.codec import encode
-from dispatchkit.ledger.store import Target
+from dispatchkit.ledger.store import Target, TargetRow
 from dispatchkit.values import as_json, columns
 
 AT = datetime(2026, 11, 27, 2, 9, 13, tzinfo=UTC)
@@ -50,10 +50,33 @@ TARGETS = [
 ]
 
 
+def row_of(target: Target) -> TargetRow:
+    at = None if target.at is None else target.at.isoformat()
+    fields = (target.index, target.command, target.state, target.summary, target.code, target.request_id)
+    return (*fields, target.attempts, at, target.is_final)
+
+
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_lines_match_to_dict(form: Literal["json", "csv"]) -> None:
     lines = TargetLines(form)
     for target in (*TARGETS, *TARGETS[::-1]):
-        plain = f"{as_json(target)}\n" if form == "json" else as_csv(None, [target.to_dict(flat=True)])
-        assert lines.of([target]) == plain
+        assert lines.of([row_of(target)]) == plain(form, target)
     assert lines.header == ("" if form == "json" else as_csv(columns(Target), ()))
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+@pytest.mark.parametrize("commands", [[StartDispatch(5)] * 2, [StartDispatch(5), StopDispatch(5), StartDispatch(6)]])
+def test_pages_match_to_dict(form: Literal["json", "csv"], commands: list[Any]) -> None:
+    """Pages of commands that differ in their number, and of any commands."""
+    texts = [encode(command)[1] for command in commands]
+    targets = [
+        Target(index, text, **result)
+        for index, (result, text) in enumerate((each, text) for each in RESULTS for text in texts)
+    ]
+    lines = TargetLines(form)
+    for page in (targets, targets[:5], TARGETS, targets):
+        assert lines.of([row_of(target) for target in page]) == "".join(plain(form, target) for target in page)
+
+
+def plain(form: Literal["json", "csv"], target: Target) -> str:
+    return f"{as_json(target)}\n" if form == "json" else as_csv(None, [target.to_dict(flat=True)])

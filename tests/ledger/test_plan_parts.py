@@ -109,3 +109,26 @@ def test_first_targets_are_named(count: int, expected: str) -> None:
     repeat = Repeat("noon", count, commands, datetime(2026, 1, 31, 12, tzinfo=UTC), range(count))
     assert name_targets(repeat) == expected
     assert name_repeats([repeat]) == f"{count} in run 'noon', the latest at 2026-01-31 12:00:00 UTC: {expected}"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '{"type":"direct.stop"}',
+        "",
+        "{}",
+        "\n",
+        "%s\n%s",
+        "%s ",
+        " %s",
+        '{"type":"direct.start","version":1,"dispatch_id":08}',
+    ],
+)
+def test_template_reads_whole_pages(damaged: str) -> None:
+    texts = [encode(StartDispatch(number))[1] for number in (7, 80, 10**17)]
+    template = Template.of(StartDispatch(7), texts[0])
+    assert template is not None
+    assert template.numbers(texts) == ["7", "80", f"{10**17}"]
+    damaged = damaged.replace("%s", texts[0])
+    for page in ([damaged], [*texts, damaged], [damaged, *texts], [texts[0], damaged, texts[1]]):
+        assert template.numbers(page) is None

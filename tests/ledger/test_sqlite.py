@@ -306,7 +306,7 @@ async def test_a_look_refuses_no_hold(boots: Boots, tmp_path: Path) -> None:
     await store.release(run, 0, "one")
     path = tmp_path / f"launch.db-hold-{run}-0"
     path.touch()
-    looks = hold_lock._Descriptor(path, 0)
+    looks = hold_lock._Descriptor(path, os.O_RDONLY)
     assert hold_lock._flock(looks, exclusive=False) is LockState.FREE
     waiting = asyncio.create_task(hold(other, run, "two"))
     await asyncio.sleep(0.002)

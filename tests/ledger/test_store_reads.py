@@ -6,6 +6,7 @@ from typing import Any
 
 from dispatchkit import State
 from dispatchkit.core.claim import ClaimResult
+from dispatchkit.ledger.store import Target
 from dispatchkit.testing.clock import START
 from tests.ledger.test_store import (  # noqa: F401 - fixtures
     another,
@@ -37,6 +38,18 @@ async def test_targets_are_read_by_range(store: Any) -> None:  # noqa: F811
     await store.claim([claim(run, 5), claim(run, 1030)])
     assert [target.index async for target in store.targets(run, states=["sending"], start=6)] == [1030]
     assert [target.index async for target in store.targets(run, states=["sending"], end=1030)] == [5]
+
+
+async def test_rows_are_those_of_targets(store: Any) -> None:  # noqa: F811
+    run = await held(store, [row(number) for number in range(1, 1105)])
+    await store.claim([claim(run, index, request_id=f"r-{index}") for index in range(5)])
+    await store.record([record(run, 0, State.DONE), record(run, 1, State.REJECTED, summary="no", code="E1")])
+    await store.record([record(run, 2, State.UNKNOWN, code=7, attempts=2, is_final=True)])
+    await store.record([record(run, 3, State.UNKNOWN)])
+    await store.claim([claim(run, 3, request_id="r-3")])
+    rows = [each async for page in store.rows(run) for each in page]
+    assert [Target.of_row(each) for each in rows] == [target async for target in store.targets(run)]
+    assert [each[2] for each in rows[:6]] == ["done", "rejected", "unknown", "sending", "sending", "planned"]
 
 
 async def test_indexes_are_found_by_target(store: Any) -> None:  # noqa: F811

@@ -90,7 +90,7 @@ _Abort = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class AltcraftOptions(RunOptions):
     """Options of the commands of Altcraft."""
 
@@ -99,7 +99,7 @@ class AltcraftOptions(RunOptions):
     deduplicates: _Deduplicates = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class AudienceOptions(LaunchOptions, CheckOptions):
     """Options of a launch, and how its audience is counted."""
 
@@ -107,26 +107,26 @@ class AudienceOptions(LaunchOptions, CheckOptions):
     list_id: _ListId = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LaunchActiveOptions(AudienceOptions, AltcraftOptions):
     """Options of ``launch`` and ``launch-regular``."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ActivateOptions(AudienceOptions, AltcraftOptions):
     """Options of ``activate``."""
 
     run_now: _RunNow = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DeactivateOptions(AltcraftOptions):
     """Options of ``deactivate``."""
 
     abort_if_running: _Abort = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class AltcraftReadOptions(ReadOptions):
     """Options of the commands that only read."""
 
@@ -134,7 +134,7 @@ class AltcraftReadOptions(ReadOptions):
     wire: _Wire = "json"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StatusOptions(WatchOptions, AltcraftReadOptions):
     """Options of ``status``."""
 
@@ -151,7 +151,7 @@ class StatusOptions(WatchOptions, AltcraftReadOptions):
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LogOptions(AltcraftReadOptions):
     """Options of ``log``."""
 
@@ -175,7 +175,7 @@ _Kind = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MailingsOptions(AltcraftReadOptions):
     """Options of ``mailings``."""
 
@@ -196,7 +196,7 @@ class MailingsOptions(AltcraftReadOptions):
     csv: Csv = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MailingOptions(AltcraftReadOptions):
     """Options of ``mailing``."""
 
@@ -205,7 +205,7 @@ class MailingOptions(AltcraftReadOptions):
     csv: Csv = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CountersOptions(AltcraftReadOptions):
     """Options of ``counters``."""
 

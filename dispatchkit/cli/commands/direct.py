@@ -31,19 +31,19 @@ _BaseUrl = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DirectOptions(RunOptions):
     """Options of the commands of Direct."""
 
     base_url: _BaseUrl = PROVIDER.base_url
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StartOptions(CheckOptions, DirectOptions):
     """Options of ``start``."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StopOptions(DirectOptions):
     """Options of ``stop``."""
 
@@ -57,14 +57,14 @@ class StopOptions(DirectOptions):
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StatusOptions(WatchOptions):
     """Options of ``status``."""
 
     base_url: _BaseUrl = PROVIDER.base_url
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ListOptions(ReadOptions):
     """Options of ``list``."""
 
@@ -96,7 +96,7 @@ class ListOptions(ReadOptions):
     base_url: _BaseUrl = PROVIDER.base_url
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class AddMessagesOptions(ConnectionOptions):
     """Options of ``add-messages``."""
 

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ListRunsOptions(Options):
     """Options of ``list``."""
 
@@ -36,7 +36,7 @@ class ListRunsOptions(Options):
     csv: Csv = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RunViewOptions(Options):
     """Options of ``failures`` and ``export``."""
 
@@ -45,7 +45,7 @@ class RunViewOptions(Options):
     csv: Csv = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ShowOptions(RunViewOptions):
     """Options of ``show``."""
 
@@ -57,7 +57,7 @@ class ShowOptions(RunViewOptions):
     ] = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class InitOptions(Options):
     """Options of ``init``."""
 
@@ -67,7 +67,7 @@ class InitOptions(Options):
     ] = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LiftPauseOptions(Options):
     """Options of ``lift-pause``."""
 
@@ -78,7 +78,7 @@ class LiftPauseOptions(Options):
     yes: Annotated[bool, typer.Option("--yes", "-y", help=_("Lift the pause without a question."))] = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PruneOptions(Options):
     """Options of ``prune``."""
 
@@ -94,7 +94,7 @@ class PruneOptions(Options):
     yes: Annotated[bool, typer.Option("--yes", "-y", help=_("Delete them without a question."))] = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ReportOptions(Options):
     """Options of ``report``."""
 
@@ -105,10 +105,7 @@ class ReportOptions(Options):
             "--output",
             "-o",
             metavar="FILE",
-            help=_(
-                "Write the report to this file, or to standard output (-). An earlier report is replaced, another "
-                "file is not."
-            ),
+            help=_("Write the report to this file, or to standard output (-)."),
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -116,17 +113,25 @@ class ReportOptions(Options):
         str | None,
         typer.Option(
             metavar="FILE",
-            help=_("Write all targets to this CSV, too. An earlier one is replaced, another file is not."),
+            help=_("Write all targets to this CSV, too."),
             rich_help_panel=OUTPUT,
         ),
     ] = None
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help=_("Replace an earlier report, and an earlier CSV. A file of another kind is never replaced."),
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
     json: Annotated[
         bool,
         typer.Option("--json", help=_("Write the same facts as one JSON object, not HTML."), rich_help_panel=OUTPUT),
     ] = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StopRunOptions(Options):
     """Options of ``stop-run``."""
 

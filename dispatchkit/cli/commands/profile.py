@@ -15,14 +15,14 @@ from dispatchkit.cli.translate import _
 __all__ = ["CheckOptions", "ListProfilesOptions", "app"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ListProfilesOptions(Options):
     """Options of ``list``."""
 
     json: JsonLines = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CheckOptions(Options):
     """Options of ``check``."""
 

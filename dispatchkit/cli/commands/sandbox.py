@@ -13,7 +13,7 @@ from dispatchkit.cli.translate import _
 __all__ = ["SandboxOptions"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SandboxOptions(Options):
     """Options of ``sandbox``."""
 

@@ -14,7 +14,7 @@ from dispatchkit.cli.translate import _
 __all__ = ["WebOptions"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class WebOptions(Options):
     """Options of ``web``."""
 

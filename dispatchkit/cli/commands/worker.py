@@ -19,7 +19,7 @@ from dispatchkit.cli.translate import _
 __all__ = ["WorkerOptions"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class WorkerOptions(Options):
     """Options of ``worker``."""
 

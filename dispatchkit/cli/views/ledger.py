@@ -36,7 +36,7 @@ from dispatchkit.values import as_json
 if TYPE_CHECKING:
     from dispatchkit.cli.commands.ledger import ListRunsOptions, RunViewOptions, ShowOptions
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Holder, Run
+    from dispatchkit.ledger.store import Holder, Run, TargetRow
 
 __all__ = ["list_runs", "show_failures", "show_run", "show_targets", "unknown_for_good"]
 
@@ -252,7 +252,7 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
             text = _("The contents of run {name} were {pruned}.")
             write(sys.stderr, text.format(name=escape_control(repr(run.name)), pruned=_pruned(run)) + "\n")
         if not states and form != "table":
-            await _export((await ledger._open_store()).pages(run.number), form)
+            await _export((await ledger._open_store()).rows(run.number), form)
             return
         as_failures = bool(states) and form == "csv"
         cls = Failure if as_failures else Target
@@ -282,7 +282,7 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
         write(sys.stderr, f"{unknown_for_good(kept)}\n")
 
 
-async def _export(pages: AsyncIterator[Sequence[Target]], form: Literal["json", "csv"]) -> None:
+async def _export(pages: AsyncIterator[Sequence[TargetRow]], form: Literal["json", "csv"]) -> None:
     """Write all targets as JSON or CSV: a million of them take seconds."""
     lines = TargetLines(form)
     if not write(sys.stdout, lines.header):

@@ -22,7 +22,7 @@ from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line
 from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.ledger.series import LATENCY_BOUNDS, Bucket, percentile
-from dispatchkit.ledger.store import Target
+from dispatchkit.ledger.store import Target, TargetRow
 from dispatchkit.plots import regular
 from dispatchkit.values import Value
 
@@ -38,7 +38,6 @@ _COUNTED_KINDS = 1000
 """Maximum kinds that are counted. A summary with an id in it may be a kind for each target."""
 _EXAMPLES = 3
 _LONGEST_SUMMARY = 160
-_BATCH_SIZE = 1000
 
 
 @attrs.frozen
@@ -97,18 +96,20 @@ class _Tally:
     )
     """The number of targets of each kind, followed by the ids of the first ones."""
 
-    def add(self, target: Target) -> None:
-        """Count a target."""
-        if self.first is None:
-            self.first = target
-        if target.attempts > 1:
-            self.retried += 1
-        self.most_attempts = max(self.most_attempts, target.attempts)
-        if target.state in _FAILED:
-            self._add_failure(target)
+    def add(self, rows: Sequence[TargetRow]) -> None:
+        """Count some targets."""
+        if self.first is None and rows:
+            self.first = Target.of_row(rows[0])
+        for row in rows:
+            state, attempts = row[2], row[6]
+            self.retried += attempts > 1
+            self.most_attempts = max(self.most_attempts, attempts)
+            if state in _FAILED:
+                self._add_failure(row)
 
-    def _add_failure(self, target: Target) -> None:
+    def _add_failure(self, row: TargetRow) -> None:
         self.failed += 1
+        target = Target.of_row(row)
         key = (target.state, target.code, target.summary)
         kind = self.kinds.get(key)
         if kind is None:
@@ -144,16 +145,12 @@ async def make_report(
         LedgerError: The run does not exist, or the ledger cannot be read.
     """
     run = await resolve_run(ledger, ledger_ref)
-    tally, batch = _Tally(), list[Target]()
-    async for target in ledger.targets(run.name):
-        tally.add(target)
+    tally = _Tally()
+    store = await ledger._open_store()
+    async for page in store.rows(run.number):
+        tally.add(page)
         if targets is not None and lines is not None:
-            batch.append(target)
-            if len(batch) == _BATCH_SIZE:
-                targets.write(lines.of(batch))
-                batch.clear()
-    if targets is not None and lines is not None:
-        targets.write(lines.of(batch))
+            targets.write(lines.of(page))
     snapshot = await take_snapshot(ledger, await ledger.run(run.name))
     if ledger.is_shared:
         paused = [account.until for account in await ledger.paused_accounts() if run.number in _numbers(account.runs)]
@@ -161,7 +158,7 @@ async def make_report(
     buckets, now = await ledger.series(run.name), SYSTEM.now()
     latency = [sum(slot) for slot in zip(*(bucket.latency for bucket in buckets), strict=True)]
     latency = latency or [0] * (len(LATENCY_BOUNDS) + 1)
-    first, last = await (await ledger._open_store()).times(run.number)
+    first, last = await store.times(run.number)
     failures = tally.failures()
     can_resume = snapshot.left and not snapshot.holders and run.plan_complete
     return RunReport(

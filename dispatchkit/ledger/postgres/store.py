@@ -54,6 +54,7 @@ from dispatchkit.ledger.store import (
     StoredOutcome,
     Story,
     Target,
+    TargetRow,
     Unsettled,
 )
 
@@ -402,16 +403,42 @@ class PostgresStore(SharedStore):
     async def pages(
         self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
     ) -> AsyncIterator[list[Target]]:
+        async for rows, commands in self._pages(run, states, start, end):
+            yield [
+                Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
+                for command, (index, _, state, summary, code, *rest) in zip(commands, rows, strict=True)
+            ]
+
+    async def rows(self, run: int) -> AsyncIterator[Sequence[TargetRow]]:
+        async for rows, commands in self._pages(run):
+            yield [
+                (
+                    index,
+                    command,
+                    state,
+                    summary,
+                    None if code is None else json.loads(code),
+                    request_id,
+                    attempts,
+                    None if at is None else at.isoformat(),
+                    is_final,
+                )
+                for command, (index, _, state, summary, code, request_id, attempts, at, is_final, _) in zip(
+                    commands, rows, strict=True
+                )
+            ]
+
+    async def _pages(
+        self, run: int, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
+    ) -> AsyncIterator[tuple[list[Row], Sequence[str]]]:
+        """Iterate over pages of targets: their columns, and their commands with contents."""
         for stretch in await self._stretches(run, states, start, end):
             first = stretch.start
             while first < stretch.stop:
                 statement = fetching(sql.TARGETS, run, first, [*states], _PAGE, stretch.stop)
                 rows = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
                 commands = await self._contents.attach(run, [row["command"] for row in rows], self._read_contents)
-                yield [
-                    Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
-                    for command, (index, _, state, summary, code, *rest) in zip(commands, rows, strict=True)
-                ]
+                yield rows, commands
                 first = rows[-1]["index"] + 1 if len(rows) == _PAGE else stretch.stop
 
     async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:

@@ -17,7 +17,18 @@ from dispatchkit.ledger.sqlite.identity import check_names, create, mark_new
 from dispatchkit.ledger.sqlite.sql import BATCH, FIRST_BATCH
 from dispatchkit.ledger.store import LEASE_TIMEOUT
 
-__all__ = ["add_boot", "check", "connect", "connect_writer", "empty_log", "explain", "find_boot", "make_view"]
+__all__ = [
+    "add_boot",
+    "check",
+    "connect",
+    "connect_writer",
+    "empty_log",
+    "explain",
+    "find_boot",
+    "make_view",
+    "refuse_other",
+    "release_of",
+]
 
 _APPLICATION = 0x44504B4C
 """Application id of the file: "DPKL"."""
@@ -57,7 +68,7 @@ def connect(path: Path) -> sqlite3.Connection:
     is_empty = path.exists() and not path.stat().st_size
     db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
     try:
-        _refuse_other(db, path)  # before anything changes the file
+        refuse_other(db, path)  # before anything changes the file
         if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise LedgerError(
                 f"the ledger {path} cannot be on this file system, which has no shared memory: use a local disk"
@@ -80,9 +91,9 @@ def check(db: sqlite3.Connection, path: Path) -> None:
         LedgerError: The file is no ledger, a newer release made it, or it needs an upgrade while a run is held.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if not _refuse_other(db, path):
+    if not refuse_other(db, path):
         version = 0
-    check_known(version, _release(db) if version > latest() else None, f"the ledger {path}")
+    check_known(version, release_of(db) if version > latest() else None, f"the ledger {path}")
     if version == latest():
         return
     if version and db.execute(_HELD, (time.time() - LEASE_TIMEOUT,)).fetchone():
@@ -97,7 +108,7 @@ def check(db: sqlite3.Connection, path: Path) -> None:
     db.execute(f"PRAGMA user_version = {latest()}")
 
 
-def _refuse_other(db: sqlite3.Connection, path: Path) -> bool:
+def refuse_other(db: sqlite3.Connection, path: Path) -> bool:
     """Refuse another program's database. Returns whether the file is a ledger; else it holds no table.
 
     Raises:
@@ -111,7 +122,8 @@ def _refuse_other(db: sqlite3.Connection, path: Path) -> bool:
     return False
 
 
-def _release(db: sqlite3.Connection) -> str | None:
+def release_of(db: sqlite3.Connection) -> str | None:
+    """The release that made the tables; None if they do not say."""
     with contextlib.suppress(sqlite3.Error):  # its tables may be other ones by then
         return cast("str | None", db.execute("SELECT release FROM about").fetchone()[0])
     return None

@@ -8,9 +8,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dispatchkit.ledger.sqlite.write import Moment
-from dispatchkit.ledger.store import LEASE_TIMEOUT, Holder, Repeat, Run, StoredClaim, StoredOutcome, Story, Target
+from dispatchkit.ledger.store import (
+    LEASE_TIMEOUT,
+    Holder,
+    Repeat,
+    Run,
+    StoredClaim,
+    StoredOutcome,
+    Story,
+    Target,
+    TargetRow,
+)
 
-__all__ = ["HOLD", "holder_of", "repeats_of", "run_of", "story_of", "target_of"]
+__all__ = ["HOLD", "holder_of", "repeats_of", "rows_of", "run_of", "story_of", "target_of"]
 
 _MANY_COMMANDS = 10
 """Maximum number of commands in a `Repeat`."""
@@ -79,6 +89,18 @@ def target_of(row: tuple[Any, ...], command: str) -> Target:
     if state == "sending":  # the columns of an earlier outcome do not apply
         return Target(index, command, state, request_id=request_id, at=began, since=began)
     return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment, bool(is_final), began)
+
+
+def rows_of(rows: Sequence[tuple[Any, ...]], commands: Sequence[str]) -> list[TargetRow]:
+    """The rows of targets, as `target_of` makes targets of them."""
+    return [
+        (index, command, state, "", None, request_id, 0, since, 0)
+        if state == "sending"
+        else (index, command, state, summary or "", code, request_id, attempts or 0, at, is_final)
+        for (index, _, state, summary, code, request_id, attempts, at, since, is_final), command in zip(
+            rows, commands, strict=True
+        )
+    ]
 
 
 def story_of(claims: Iterable[tuple[Any, ...]], outcomes: Iterable[tuple[Any, ...]]) -> Story:

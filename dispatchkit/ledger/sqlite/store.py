@@ -30,11 +30,12 @@ from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stre
 from dispatchkit.ledger.contents import ContentCache
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
-from dispatchkit.ledger.sqlite.file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
+from dispatchkit.ledger.sqlite.file import add_boot, check, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
 from dispatchkit.ledger.sqlite.plan import add_targets
-from dispatchkit.ledger.sqlite.rows import repeats_of, run_of, story_of, target_of
+from dispatchkit.ledger.sqlite.read import Reading
+from dispatchkit.ledger.sqlite.rows import repeats_of, rows_of, run_of, story_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
     CLAIMS_OF_TARGET,
     COUNTS,
@@ -54,7 +55,7 @@ from dispatchkit.ledger.sqlite.sql import (
     UNSETTLED,
 )
 from dispatchkit.ledger.sqlite.thread import DatabaseThread
-from dispatchkit.ledger.sqlite.write import Afterwards, Batch, Writing, read_all
+from dispatchkit.ledger.sqlite.write import Afterwards, Batch, Writing
 from dispatchkit.ledger.store import (
     MAX_NUMBER,
     TABLES_OF_RUN,
@@ -71,6 +72,7 @@ from dispatchkit.ledger.store import (
     Store,
     Story,
     Target,
+    TargetRow,
     Unsettled,
 )
 
@@ -110,15 +112,16 @@ class SqliteStore(Store):
         path, boot_id = self._path, self._boot_id
         file = self._file = self._holds.file = path.absolute()
 
-        self._reader = DatabaseThread(lambda: connect(file), read_all, partial(explain, path))
+        reading = Reading(file)
+        self._reader = DatabaseThread(reading.connect, reading.perform, partial(explain, path))
         self._writer = DatabaseThread(lambda: connect_writer(file), self._writing.perform, partial(explain, path))
         try:
             # Read first: a process that is suspended within a transaction blocks writers, not readers.
             boot = await self._read(lambda db: find_boot(db, boot_id))
-            if boot is None:
+            if boot is None and not reading.is_read_only:
                 await self._write(lambda db: check(db, path))
                 boot = await self._write(lambda db: add_boot(db, boot_id))
-            self._writing.boot = boot
+            self._writing.boot = boot or 0
         except BaseException:
             await self.close()
             raise
@@ -346,6 +349,17 @@ class SqliteStore(Store):
     async def pages(
         self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
     ) -> AsyncIterator[list[Target]]:
+        async for rows, commands in self._pages(run, states, start, end):
+            yield [*map(target_of, rows, commands)]
+
+    async def rows(self, run: int) -> AsyncIterator[Sequence[TargetRow]]:
+        async for rows, commands in self._pages(run):
+            yield rows_of(rows, commands)
+
+    async def _pages(
+        self, run: int, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
+    ) -> AsyncIterator[tuple[list[tuple[Any, ...]], Sequence[str]]]:
+        """Iterate over pages of targets: their columns, and their commands with contents."""
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
         sql = f"""
             SELECT t."index", t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
@@ -358,7 +372,7 @@ class SqliteStore(Store):
             while first < stretch.stop:
                 rows = await self._read(partial(_fetch, sql, (run, first, stretch.stop, *states)))
                 commands = await self._contents.attach(run, [row[1] for row in rows], self._read_contents)
-                yield [*map(target_of, rows, commands)]
+                yield rows, commands
                 first = rows[-1][0] + 1 if len(rows) == _PAGE else stretch.stop
 
     async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:

@@ -19,7 +19,7 @@ from dispatchkit.ledger.series import BUCKET_SECONDS, LATENCY_BOUNDS, NO_SLOT, s
 from dispatchkit.ledger.sqlite.sql import ANSWER, OUTCOMES_OF_BATCH, SERIES, STATES_OF_BATCH, TALLY
 from dispatchkit.ledger.store import Claim, Record
 
-__all__ = ["Afterwards", "Batch", "Moment", "Work", "Writing", "read_all"]
+__all__ = ["Afterwards", "Batch", "Moment", "Work", "Writing"]
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
 _PLACES = f"({','.join('?' * 14)})"
@@ -97,11 +97,6 @@ class Writing:
         if isinstance(work, Batch):
             return write_batches(db, [work], self.moment())[0]
         return work.within(db) if isinstance(work, Afterwards) else cast("Work", work)(db)
-
-
-def read_all(db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
-    """Perform reads one after another, in the reader's thread."""
-    return [cast("Work", work)(db) for work in works]
 
 
 def write_batches(db: sqlite3.Connection, batches: Sequence[Batch], moment: Moment) -> list[object]:
