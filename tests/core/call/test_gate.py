@@ -45,11 +45,18 @@ class _CountedStop(StopSignal):
         return super().interruptible(*others)
 
 
-async def test_free_permit_needs_no_block() -> None:
+async def test_permits_need_one_block() -> None:
     clock, stop = FakeClock(jumps=False), _CountedStop()
-    gate = PacedGate(Pacer(Pace(concurrency=1), clock), stop=stop, closed=StopSignal())
-    assert await gate.acquire(clock.monotonic())
-    assert stop.asked == 0
+    pacer = Pacer(Pace(concurrency=1), clock)
+    gate = PacedGate(pacer, stop=stop, closed=StopSignal())
+    permit = await gate.acquire(clock.monotonic())
+    assert (permit > 0, stop.asked) == (True, 0)
+    for _ in range(2):  # both waits share one block
+        waiting = asyncio.ensure_future(gate.acquire(math.inf))
+        await turns(5)
+        pacer.release(permit, answered=True, elapsed=0.1)
+        permit = await waiting
+    assert stop.asked == 1
 
 
 async def test_gate_refuses_other_attributes() -> None:
