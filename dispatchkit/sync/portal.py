@@ -1,8 +1,7 @@
 """The loop thread, which runs the coroutines of blocking callers.
 
 A process has one loop thread. The first call starts it, and all clients that have made a call share it. The last
-client to close ends it. A call reaches the thread by ``call_soon_threadsafe``. Its caller waits on a bare lock, the
-cheapest wait that Ctrl-C can interrupt. A portal call guarantees:
+client to close ends it. A call and its result cross between the threads by a `wakeup`. A portal call guarantees:
 
 - If an exception ends the wait (Ctrl-C, another signal handler), the call is cancelled first. The exception is raised
   once the cancellation has taken effect. A note on it says what is known of the call.
@@ -22,13 +21,16 @@ import threading
 import time
 import warnings
 from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage] - documented, and raises nothing
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol, TypeVar
 
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.transport.fork import KEEP_ALIVE
 from dispatchkit.core.transport.patched import refuse_patched
-from dispatchkit.sync.portal_call import CANCEL_TIMEOUT, PortalCall
+from dispatchkit.sync import wakeup
+from dispatchkit.sync.portal_call import CANCEL_TIMEOUT, PortalCall, forked_error
+from dispatchkit.sync.wakeup import LoopWakeup
 
 __all__ = ["CANCEL_TIMEOUT", "PortalHandle"]
 
@@ -63,6 +65,11 @@ class _LoopThread:
         self.loop.set_exception_handler(_log)
         self.handles: set[PortalHandle] = set()
         self.calls: set[PortalCall[Any]] = set()
+        self._submitted: deque[PortalCall[Any]] = deque()
+        """The calls that the loop has not started yet."""
+        self._wakeup = LoopWakeup(self.loop, self._start_submitted)
+        self._end_error: Callable[[], BaseException] | None = None
+        """The error of calls that come too late; None while the thread takes calls."""
         # A forked child lacks this thread, and its stack is never unwound there. So its objects (this one, the loop,
         # `KEEP_ALIVE`) are never finalised in the child.
         self._keep_alive = KEEP_ALIVE
@@ -94,8 +101,13 @@ class _LoopThread:
                     with contextlib.suppress(KeyboardInterrupt, SystemExit):
                         self.loop.run_until_complete(serving)
         finally:
+            self._end_error = asyncio.CancelledError
             for call in list(self.calls):  # calls that arrived after the loop's end
                 call.fail(asyncio.CancelledError())
+
+    def _start_submitted(self) -> None:
+        while self._submitted:
+            self._submitted.popleft().start()
 
     async def _until_released(self) -> None:
         await self._released
@@ -103,13 +115,12 @@ class _LoopThread:
     def call(self, call: PortalCall[R], on_interrupt: Callable[[BaseException], None] | None = None) -> R:
         """Run a call and wait. An exception that ends the wait cancels it, or calls ``on_interrupt`` instead."""
         try:
-            self.calls.add(call)  # first: an end of the loop must find it
-            try:
-                self.loop.call_soon_threadsafe(call.start)
-            except RuntimeError:
-                if not self.loop.is_closed():
-                    raise
-                call.fail(asyncio.CancelledError())
+            self.calls.add(call)  # first: an end of the loop or a fork must find it
+            if self._end_error is None:
+                self._submitted.append(call)
+                self._wakeup.send()
+            else:
+                call.fail(self._end_error())
             call.wait()
             self.calls.discard(call)
             error = call.failure()
@@ -156,6 +167,14 @@ class _LoopThread:
     def join(self, timeout: float = CANCEL_TIMEOUT) -> None:
         if not self.is_here():
             self._thread.join(timeout)
+
+    def reset_after_fork(self) -> None:
+        """Reset in a forked child, where this thread does not run."""
+        self._end_error = forked_error
+        for handle in self.handles:
+            handle.reset_after_fork()
+        for call in self.calls:
+            call.detach_after_fork()
 
 
 def _log(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -223,14 +242,12 @@ class _Portal:
         """Reset in a forked child."""
         self.lock = threading.RLock()
         self._forked = True
+        wakeup.reset_after_fork()
         thread, self._thread = self._thread, None
         if thread is None:
             return
         KEEP_ALIVE.append(thread)
-        for handle in thread.handles:
-            handle.reset_after_fork()
-        for call in thread.calls:
-            call.detach_after_fork()
+        thread.reset_after_fork()
 
 
 def _reset_libuv_pool() -> None:
