@@ -23,6 +23,7 @@ import warnings
 from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage] - documented, and raises nothing
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from dispatchkit.core.log import log, logger
@@ -230,7 +231,7 @@ class _Portal:
         if thread is None or thread.is_here():
             return
         latest = time.monotonic() + CANCEL_TIMEOUT
-        call = PortalCall(thread.shutdown(thread.handles))
+        call = PortalCall(partial(thread.shutdown, thread.handles))
         thread.calls.add(call)
         with contextlib.suppress(RuntimeError):  # its loop is closed already
             thread.loop.call_soon_threadsafe(call.start)
@@ -284,7 +285,7 @@ class PortalHandle:
 
     def run(
         self,
-        coroutine: Coroutine[object, object, R],
+        work: Callable[[], Coroutine[object, object, R]],
         method: str,
         *,
         owner: str | None = None,
@@ -293,7 +294,8 @@ class PortalHandle:
         """Run a coroutine on the loop thread and wait for its result.
 
         Args:
-            coroutine: The coroutine. It runs in the context of this call.
+            work: Makes the coroutine, on the loop thread. An interrupt before that leaves no coroutine behind.
+                It runs in the context of this call.
             method: The name of the method that was called, for messages.
             owner: The class of that method; None is the client's.
             on_interrupt: Called instead of cancelling when an exception ends the wait, Ctrl-C for instance.
@@ -302,13 +304,9 @@ class PortalHandle:
             RuntimeError: The client is closed, or this is the loop thread itself.
             BaseException: The error of the coroutine, or the exception that ended the wait.
         """
-        try:
-            thread = self.register()
-            self._guard(thread, owner or self._name, method)
-        except BaseException:
-            coroutine.close()
-            raise
-        return thread.call(PortalCall(coroutine, self), on_interrupt)
+        thread = self.register()
+        self._guard(thread, owner or self._name, method)
+        return thread.call(PortalCall(work, self), on_interrupt)
 
     def register(self) -> _LoopThread:
         """Use the loop thread from now on, and keep it alive until the close.
@@ -331,7 +329,7 @@ class PortalHandle:
         async def read() -> R:
             return value()
 
-        return self.run(read(), method, owner=owner)
+        return self.run(read, method, owner=owner)
 
     def _guard(self, thread: _LoopThread, owner: str, method: str) -> None:
         if thread.is_here():
@@ -372,7 +370,7 @@ class PortalHandle:
         if thread is None or _portal.exiting:
             return
         try:
-            thread.call(PortalCall(thread.shutdown([self])))
+            thread.call(PortalCall(partial(thread.shutdown, [self])))
         finally:
             _portal.unregister(self, thread)
 

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Generic, Protocol, TypeVar
 
 from dispatchkit.core.transport.fork import KEEP_ALIVE
@@ -39,14 +39,14 @@ class Closable(Protocol):
 class PortalCall(Generic[R]):
     """One coroutine on the loop thread, and the wait of its caller."""
 
-    __slots__ = ("_context", "_coroutine", "_ended", "_wakeup", "error", "handle", "result", "task")
+    __slots__ = ("_context", "_ended", "_wakeup", "_work", "error", "handle", "result", "task")
 
-    def __init__(self, coroutine: Coroutine[object, object, R], handle: Closable | None = None) -> None:
+    def __init__(self, work: Callable[[], Coroutine[object, object, R]], handle: Closable | None = None) -> None:
         self.handle = handle
         self.task: asyncio.Task[None] | None = None
         self.error: BaseException | None = None
         self.result: R
-        self._coroutine = coroutine
+        self._work = work
         self._context = contextvars.copy_context()
         self._ended = False
         """The end itself. The wake-up only makes the caller look. It may come without a reason, or be interrupted."""
@@ -66,7 +66,7 @@ class PortalCall(Generic[R]):
 
     async def _run(self) -> None:
         try:
-            self.result = await self._coroutine
+            self.result = await self._work()
         except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
             self.error = error
         self._end()
@@ -87,13 +87,12 @@ class PortalCall(Generic[R]):
     def fail(self, error: BaseException) -> None:
         """End it from outside, if it has not ended."""
         if not self._ended:
-            self._coroutine.close()
             self.error = error
             self._end()
 
     def detach_after_fork(self) -> None:
-        """End it in a forked child. The coroutine itself goes on in the parent; here it is only kept."""
-        KEEP_ALIVE.append((self._coroutine, self.task))
+        """End it in a forked child. The task itself goes on in the parent; here it is only kept."""
+        KEEP_ALIVE.append(self.task)
         self.error = forked_error()
         self._wakeup.detach_after_fork()
         self._end()
