@@ -33,6 +33,7 @@ from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
 from dispatchkit.sync.caller_items import hand_over
 from dispatchkit.sync.fan_out import FanOut
 from dispatchkit.sync.portal import PortalHandle
+from dispatchkit.sync.portal_call import Work
 
 __all__ = ["SyncClient", "blocking", "blocking_ids", "blocking_many", "blocking_watch"]
 
@@ -137,7 +138,7 @@ def blocking(
     name = method.__name__
 
     def call(self: SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        work = functools.partial(method, self._async_client, *args, **kwargs)
+        work = Work(method, self._async_client, *args, **kwargs)
         del args, kwargs  # a traceback shows the locals of this frame, and a message's content may be one
         return self._handle.run(work, name)
 

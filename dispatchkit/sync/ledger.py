@@ -25,6 +25,7 @@ from dispatchkit.ledger.ledger import PartOfLedger
 from dispatchkit.ledger.store import Target
 from dispatchkit.sync.client import SyncClient
 from dispatchkit.sync.portal import PortalHandle
+from dispatchkit.sync.portal_call import Work
 
 __all__ = ["Ledger"]
 
@@ -45,7 +46,7 @@ def _blocking(
 
     def call(self: Ledger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         # It becomes a method of the class.
-        return self._run(functools.partial(method, self._async_ledger, *args, **kwargs), name)  # pyright: ignore[reportPrivateUsage]
+        return self._run(Work(method, self._async_ledger, *args, **kwargs), name)  # pyright: ignore[reportPrivateUsage]
 
     functools.update_wrapper(call, method)
     return call

@@ -304,8 +304,11 @@ class PortalHandle:
             RuntimeError: The client is closed, or this is the loop thread itself.
             BaseException: The error of the coroutine, or the exception that ended the wait.
         """
-        thread = self.register()
-        self._guard(thread, owner or self._name, method)
+        thread = self._thread
+        if thread is None or self._closed or _portal.exiting:
+            thread = self.register()
+        if thread.is_here() or _get_running_loop() is not None:
+            self._guard(thread, owner or self._name, method)
         return thread.call(PortalCall(work, self), on_interrupt)
 
     def register(self) -> _LoopThread:

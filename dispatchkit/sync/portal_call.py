@@ -8,12 +8,13 @@ import contextvars
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from dispatchkit.core.transport.fork import KEEP_ALIVE
 from dispatchkit.sync import wakeup
 
-__all__ = ["CANCEL_TIMEOUT", "PortalCall", "forked_error"]
+__all__ = ["CANCEL_TIMEOUT", "PortalCall", "Work", "forked_error"]
 
 R = TypeVar("R")
 
@@ -22,6 +23,15 @@ CANCEL_TIMEOUT = 2.0
 
 _MAX_LOOP_TURNS = 4
 """Turns of the event loop from an interrupt to the cancellation: the socket is read, the response parsed and judged."""
+
+
+class Work(partial[R]):
+    """A function with its arguments, which its repr does not show: a traceback shows the locals of its frames."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
 
 
 class Closable(Protocol):

@@ -161,8 +161,7 @@ class LoopWakeup:
                 self._loop.call_soon_threadsafe(self._callback)
 
     def _read(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._descriptor)
+        os.eventfd_read(self._descriptor)
         self._callback()
 
     def __del__(self, close: Callable[[int], None] = _close) -> None:
