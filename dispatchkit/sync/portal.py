@@ -76,11 +76,13 @@ class _LoopThread:
         self._keep_alive = KEEP_ALIVE
         self._released = self.loop.create_future()
         self._ident: int | None = None
+        self._served = threading.Lock()
+        """Its owner closes the runner. An interrupt may end the start of a thread, which begins all the same."""
         self._thread = threading.Thread(target=self._serve, name="dispatchkit", daemon=True)
         try:
             self._thread.start()
         except BaseException:
-            if self._thread.ident is None:
+            if self._served.acquire(blocking=False):
                 self._runner.close()
             else:
                 self.release()
@@ -94,6 +96,8 @@ class _LoopThread:
         return threading.get_ident() == self._ident
 
     def _serve(self) -> None:
+        if not self._served.acquire(blocking=False):
+            return
         try:
             with self._runner:
                 serving = self.loop.create_task(self._until_released())

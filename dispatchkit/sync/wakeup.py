@@ -101,7 +101,7 @@ class _LockWakeup:
         """Do nothing: a child has its own copy of a lock."""
 
 
-_MAX_FREE = 64
+_MAX_FREE = 32
 _free: list[Wakeup] = []
 """Wake-ups that no wait uses, to save the system calls that make one."""
 
