@@ -94,6 +94,8 @@ class FanOut(BlockingOnly, Generic[R_co]):
         self._held = held
         """The items that this thread reads; None if the loop thread reads them."""
         self._turn = threading.RLock()
+        self._in_turn: int | None = None
+        """The thread that has the turn."""
         self._process = os.getpid()
 
     @property
@@ -224,8 +226,11 @@ class FanOut(BlockingOnly, Generic[R_co]):
             return self._run(work, method)
         if self._held.is_calling():
             raise RuntimeError(f"the iterator of commands called sync.FanOut.{method} of its own run")
+        held, here = self._held, threading.get_ident()
+        if self._in_turn == here:
+            raise RuntimeError(f"a signal handler called sync.FanOut.{method} inside another call of the same run")
         with self._turn:
-            held = self._held
+            self._in_turn = here
             try:
                 while (over := self._run(lambda: held.work_or_ask(work), method)) is None:
                     self._read(held)
@@ -233,6 +238,8 @@ class FanOut(BlockingOnly, Generic[R_co]):
                 with contextlib.suppress(Exception):  # the first error is the one to raise
                     held.close()
                 raise
+            finally:
+                self._in_turn = None
             return over[0]
 
     def _read(self, held: CallerItems[Any]) -> None:
