@@ -202,11 +202,20 @@ class _Portal:
 
     def register(self, handle: PortalHandle) -> _LoopThread:
         with self.lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = _LoopThread()
+            thread = self._living_thread()
+            if thread is None:
+                started = _LoopThread()
                 self._used = True
-            self._thread.handles.add(handle)
-            return self._thread
+                thread = self._living_thread()
+                if thread is None:
+                    self._thread = thread = started
+                else:  # a signal handler made a call while the thread started
+                    started.release()
+            thread.handles.add(handle)
+            return thread
+
+    def _living_thread(self) -> _LoopThread | None:
+        return self._thread if self._thread is not None and self._thread.is_alive() else None
 
     def unregister(self, handle: PortalHandle, thread: _LoopThread) -> None:
         with self.lock:
@@ -321,11 +330,17 @@ class PortalHandle:
         Raises:
             RuntimeError: The client is closed.
         """
-        if self.is_closed():
+        with _portal.lock:  # against a close by another thread
+            if self.is_closed():
+                raise self.closed_error()
+            thread = self._thread
+            if thread is None:
+                thread = _portal.register(self)
+                if not self._closed:  # by a signal handler, meanwhile
+                    self._thread = thread
+        if self._closed:
+            _portal.unregister(self, thread)
             raise self.closed_error()
-        thread = self._thread
-        if thread is None:
-            thread = self._thread = _portal.register(self)
         return thread
 
     def read(self, value: Callable[[], R], method: str, *, owner: str | None = None) -> R:
