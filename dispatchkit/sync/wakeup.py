@@ -64,10 +64,11 @@ class _EventWakeup:
             self.wait()
 
     def detach_after_fork(self) -> None:
-        own = os.eventfd(0, os.EFD_CLOEXEC)
-        # The number stays: a wait that a signal handler has interrupted goes on with it.
-        os.dup2(own, self._descriptor, inheritable=False)
-        os.close(own)
+        with contextlib.suppress(OSError):  # too many open files
+            own = os.eventfd(0, os.EFD_CLOEXEC)
+            # The number stays: a wait that a signal handler has interrupted goes on with it.
+            os.dup2(own, self._descriptor, inheritable=False)
+            os.close(own)
 
     def __del__(self, close: Callable[[int], None] = _close) -> None:
         if hasattr(self, "_descriptor"):
