@@ -1,6 +1,7 @@
 """The extra cost of a call of the blocking client over the same call of the asynchronous one.
 
-Both call the same server in turns. Every other turn begins with the blocking client.
+Both call the same server in turns. Every other turn begins with the blocking client. A bare hop to the loop thread and
+back, by ``call_soon_threadsafe`` and a lock, shows what the two threads cost without a call.
 Run as a module, it is all turns on one event loop.
 """
 
@@ -18,6 +19,7 @@ from benchmarks import child
 from benchmarks.contestants import FIRST, TOKEN
 from benchmarks.machine import table
 from benchmarks.server import Server
+from benchmarks.sync_overhead import bare_hop
 
 CALLS = 300
 TURNS = 10
@@ -33,6 +35,7 @@ class Turn:
     asynchronous: float
     blocking_cpu: float
     asynchronous_cpu: float
+    hop_cpu: float
 
 
 def measure(server: Server, loops: Sequence[str], *, rounds: int) -> list[Turn]:
@@ -60,13 +63,15 @@ def report(turns: Sequence[Turn]) -> str:
                 median(lambda turn: turn.asynchronous_cpu),
                 median(lambda turn: turn.blocking_cpu),
                 median(lambda turn: turn.blocking_cpu - turn.asynchronous_cpu),
+                median(lambda turn: turn.hop_cpu),
                 median(lambda turn: turn.asynchronous),
                 median(lambda turn: turn.blocking),
                 median(lambda turn: turn.blocking - turn.asynchronous),
             ]
         )
-    kinds = [f"{unit} {kind}" for unit in ("CPU us", "us") for kind in ("asynchronous", "blocking", "difference")]
-    return table(["loop", *kinds], cells)
+    kinds = ("asynchronous", "blocking", "difference")
+    heads = [*(f"CPU us {kind}" for kind in (*kinds, "bare hop")), *(f"us {kind}" for kind in kinds)]
+    return table(["loop", *heads], cells)
 
 
 def _turns(loop: str, url: str) -> list[Turn]:
@@ -89,12 +94,21 @@ def _turns(loop: str, url: str) -> list[Turn]:
             for number in range(FIRST, FIRST + CALLS):
                 blocking.start(number)
 
+        async def this_loop() -> asyncio.AbstractEventLoop:
+            return asyncio.get_running_loop()
+
+        loop_thread = blocking._handle.run(this_loop, "start")
+
+        def hop_for_all() -> None:
+            for _ in range(CALLS):
+                bare_hop(loop_thread)
+
         works: list[Callable[[], None]] = [lambda: runner.run(await_all()), block_for_all]
         for number in range(TURNS + 1):  # the first one warms both up
             order = -1 if number % 2 else 1
             measured = [_seconds(work) for work in works[::order]]
             asynchronous, blocked = measured[::order]
-            turns.append(Turn(loop, blocked[0], asynchronous[0], blocked[1], asynchronous[1]))
+            turns.append(Turn(loop, blocked[0], asynchronous[0], blocked[1], asynchronous[1], _seconds(hop_for_all)[1]))
         runner.run(direct.close())
     return turns[1:]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import attachments, blocking_call, fanout, listing, pacing, startup
+from benchmarks import attachments, blocking_call, fanout, listing, pacing, startup, sync_overhead
 from benchmarks.__main__ import main
 from benchmarks.contestants import PEERS, sample
 from benchmarks.faults.contestants import CONTESTANTS, CallResult, tell
@@ -19,6 +19,7 @@ from benchmarks.faults.scorecard import NOT_SENT, measure, report, score_of, ver
 from benchmarks.loop_blocks import LoopBlocks
 from benchmarks.server import Server, Starts, provider
 from dispatchkit.sandbox import Call, Reply
+from dispatchkit.sync import portal
 
 HEADS: dict[bytes, None] = {}
 CONNECTIONS: list[Starts] = []
@@ -141,9 +142,19 @@ def test_own_cost_is_measured() -> None:
     cost = {each.what: each.cpu for each in started}
     assert cost["python -c pass"] < cost["one call, in Python"]
     assert len(turns) == blocking_call.TURNS
-    assert all(0 < turn.asynchronous_cpu < 1 for turn in turns)
+    assert all(0 < turn.asynchronous_cpu < 1 > turn.hop_cpu > 0 for turn in turns)
     assert "| asyncio |" in blocking_call.report(turns)
     assert "one call, in Python" in startup.report(started)
+
+
+def test_overhead_of_blocking_face(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portal, "new_event_loop", portal.new_event_loop)  # it is put back afterwards
+    for name, few in (("TURNS", 1), ("HOPS", 2), ("RESULTS", 2000)):
+        monkeypatch.setattr(sync_overhead, name, few)
+    sync_overhead.main(["--loop", "asyncio"])
+    printed = capsys.readouterr().out
+    assert re.search(r"a bare hop [\d.]+ us, a call [\d.]+ us, ratio [\d.]+$", printed, re.MULTILINE)
+    assert re.search(r"results across the thread: [\d,]+ a second$", printed, re.MULTILINE)
 
 
 OUR_ROWS = ["dispatchkit, Direct", "dispatchkit, Altcraft", "dispatchkit, Direct, state hidden"]

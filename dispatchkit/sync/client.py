@@ -33,6 +33,7 @@ from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
 from dispatchkit.sync.caller_items import hand_over
 from dispatchkit.sync.fan_out import FanOut
 from dispatchkit.sync.portal import PortalHandle
+from dispatchkit.sync.portal_call import Work
 
 __all__ = ["SyncClient", "blocking", "blocking_ids", "blocking_many", "blocking_watch"]
 
@@ -137,11 +138,9 @@ def blocking(
     name = method.__name__
 
     def call(self: SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            coroutine = method(self._async_client, *args, **kwargs)
-        finally:
-            del args, kwargs  # a traceback shows the locals of this frame, and a message's content may be one
-        return self._handle.run(coroutine, name)
+        work = Work(method, self._async_client, *args, **kwargs)
+        del args, kwargs  # a traceback shows the locals of this frame, and a message's content may be one
+        return self._handle.run(work, name)
 
     functools.update_wrapper(call, method)
     return call
@@ -187,11 +186,11 @@ def blocking_watch(
 def _iterate(handle: PortalHandle, items: AsyncIterator[R], method: str) -> Iterator[R]:
     """What an asynchronous iterator yields on the loop thread."""
     try:
-        while (item := handle.run(_next(items), method)) is not _END:
+        while (item := handle.run(lambda: _next(items), method)) is not _END:
             yield cast("R", item)
     finally:
         if not handle.is_closed():
-            handle.run(_close(items), method)
+            handle.run(lambda: _close(items), method)
 
 
 async def _next(items: AsyncIterator[object]) -> object:

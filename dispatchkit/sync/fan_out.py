@@ -94,6 +94,8 @@ class FanOut(BlockingOnly, Generic[R_co]):
         self._held = held
         """The items that this thread reads; None if the loop thread reads them."""
         self._turn = threading.RLock()
+        self._in_turn: int | None = None
+        """The thread that has the turn."""
         self._process = os.getpid()
 
     @property
@@ -128,7 +130,7 @@ class FanOut(BlockingOnly, Generic[R_co]):
         shown: Snapshot | None = None
         while shown is None or not shown.is_over:
             try:
-                shown = self._handle.run(_next(watching), "watch", owner="FanOut")
+                shown = self._handle.run(lambda: _next(watching), "watch", owner="FanOut")
             except RuntimeError:
                 if not self._handle.is_closed():
                     raise
@@ -186,7 +188,7 @@ class FanOut(BlockingOnly, Generic[R_co]):
         elif self._handle.on_loop_thread():  # an asynchronous iterator of commands may ask for it
             self._async_fan_out.stop()
         elif not self._handle.is_closed():
-            self._handle.run(self._stop(), "stop", owner="FanOut")
+            self._handle.run(self._stop, "stop", owner="FanOut")
 
     def close(self, *, timeout: float | None = 0.0) -> None:
         """Start nothing new, and wait until the run is over. Not needed after the end.
@@ -221,17 +223,23 @@ class FanOut(BlockingOnly, Generic[R_co]):
     def _call(self, work: Callable[[], Coroutine[object, object, T]], method: str) -> T:
         """Run work of the run on the loop thread. In between, this thread reads the items that it asks for."""
         if self._held is None:
-            return self._run(work(), method)
+            return self._run(work, method)
         if self._held.is_calling():
             raise RuntimeError(f"the iterator of commands called sync.FanOut.{method} of its own run")
+        held, here = self._held, threading.get_ident()
+        if self._in_turn == here:
+            raise RuntimeError(f"a signal handler called sync.FanOut.{method} inside another call of the same run")
         with self._turn:
+            self._in_turn = here
             try:
-                while (over := self._run(self._held.work_or_ask(work), method)) is None:
-                    self._read(self._held)
+                while (over := self._run(lambda: held.work_or_ask(work), method)) is None:
+                    self._read(held)
             except Exception:
                 with contextlib.suppress(Exception):  # the first error is the one to raise
-                    self._held.close()
+                    held.close()
                 raise
+            finally:
+                self._in_turn = None
             return over[0]
 
     def _read(self, held: CallerItems[Any]) -> None:
@@ -241,9 +249,8 @@ class FanOut(BlockingOnly, Generic[R_co]):
             self._interrupt(interrupt)
             raise
 
-    def _run(self, work: Coroutine[object, object, T], method: str) -> T:
+    def _run(self, work: Callable[[], Coroutine[object, object, T]], method: str) -> T:
         if os.getpid() != self._process:
-            work.close()
             raise RuntimeError("this process was forked out of the run, which goes on in the parent")
         try:
             return self._handle.run(work, method, owner="FanOut", on_interrupt=self._interrupt)
@@ -260,7 +267,7 @@ class FanOut(BlockingOnly, Generic[R_co]):
     def _end(self, timeout: float | None) -> None:
         if os.getpid() != self._process or self._handle.is_closed():
             return
-        self._handle.run(self._close(timeout), "close", owner="FanOut")
+        self._handle.run(lambda: self._close(timeout), "close", owner="FanOut")
         if self._held is not None:
             with contextlib.suppress(Exception):  # a closed run raises nothing
                 self._held.close()

@@ -25,6 +25,7 @@ from dispatchkit.ledger.ledger import PartOfLedger
 from dispatchkit.ledger.store import Target
 from dispatchkit.sync.client import SyncClient
 from dispatchkit.sync.portal import PortalHandle
+from dispatchkit.sync.portal_call import Work
 
 __all__ = ["Ledger"]
 
@@ -45,7 +46,7 @@ def _blocking(
 
     def call(self: Ledger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         # It becomes a method of the class.
-        return self._run(method(self._async_ledger, *args, **kwargs), name)  # pyright: ignore[reportPrivateUsage]
+        return self._run(Work(method, self._async_ledger, *args, **kwargs), name)  # pyright: ignore[reportPrivateUsage]
 
     functools.update_wrapper(call, method)
     return call
@@ -137,7 +138,7 @@ class Ledger(BlockingOnly):
 
         See `dispatchkit.Ledger.change_account`.
         """
-        self._run(self._async_ledger.change_account(name, client._async_client), "change_account")
+        self._run(lambda: self._async_ledger.change_account(name, client._async_client), "change_account")
 
     def close(self) -> None:
         """Close the store, after its fan-outs. A second call does nothing.
@@ -147,7 +148,7 @@ class Ledger(BlockingOnly):
         """
         try:
             if not self._handle.is_closed():
-                self._run(self._async_ledger.close(), "close")
+                self._run(self._async_ledger.close, "close")
         finally:
             self._handle.close()
 
@@ -177,23 +178,19 @@ class Ledger(BlockingOnly):
             raise RuntimeError("this process was forked: make a sync.Ledger of its own")
         self._handle.register()
 
-    def _run(self, work: Coroutine[object, object, R], method: str) -> R:
-        try:
-            self._hold()
-        except BaseException:
-            work.close()
-            raise
+    def _run(self, work: Callable[[], Coroutine[object, object, R]], method: str) -> R:
+        self._hold()
         return self._handle.run(work, method)
 
     def _iterate(self, start: Callable[[], AsyncIterator[T]], method: str, most: int) -> Iterator[T]:
         """The items of an asynchronous iterator, up to ``most`` at once."""
         items = start()
         try:
-            while page := self._run(_page(items, most), method):
+            while page := self._run(lambda: _page(items, most), method):
                 yield from page
         finally:
             if not self._handle.is_closed():
-                self._run(_end(items), method)
+                self._run(lambda: _end(items), method)
 
 
 async def _page(items: AsyncIterator[T], most: int) -> list[T]:

@@ -1,8 +1,7 @@
 """The loop thread, which runs the coroutines of blocking callers.
 
 A process has one loop thread. The first call starts it, and all clients that have made a call share it. The last
-client to close ends it. A call reaches the thread by ``call_soon_threadsafe``. Its caller waits on a bare lock, the
-cheapest wait that Ctrl-C can interrupt. A portal call guarantees:
+client to close ends it. A call and its result cross between the threads by a `wakeup`. A portal call guarantees:
 
 - If an exception ends the wait (Ctrl-C, another signal handler), the call is cancelled first. The exception is raised
   once the cancellation has taken effect. A note on it says what is known of the call.
@@ -22,13 +21,17 @@ import threading
 import time
 import warnings
 from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage] - documented, and raises nothing
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.transport.fork import KEEP_ALIVE
 from dispatchkit.core.transport.patched import refuse_patched
-from dispatchkit.sync.portal_call import CANCEL_TIMEOUT, PortalCall
+from dispatchkit.sync import wakeup
+from dispatchkit.sync.portal_call import CANCEL_TIMEOUT, PortalCall, forked_error
+from dispatchkit.sync.wakeup import LoopWakeup
 
 __all__ = ["CANCEL_TIMEOUT", "PortalHandle"]
 
@@ -63,16 +66,23 @@ class _LoopThread:
         self.loop.set_exception_handler(_log)
         self.handles: set[PortalHandle] = set()
         self.calls: set[PortalCall[Any]] = set()
+        self._submitted: deque[PortalCall[Any]] = deque()
+        """The calls that the loop has not started yet."""
+        self._wakeup = LoopWakeup(self.loop, self._start_submitted)
+        self._end_error: Callable[[], BaseException] | None = None
+        """The error of calls that come too late; None while the thread takes calls."""
         # A forked child lacks this thread, and its stack is never unwound there. So its objects (this one, the loop,
         # `KEEP_ALIVE`) are never finalised in the child.
         self._keep_alive = KEEP_ALIVE
         self._released = self.loop.create_future()
         self._ident: int | None = None
+        self._served = threading.Lock()
+        """Its owner closes the runner. An interrupt may end the start of a thread, which begins all the same."""
         self._thread = threading.Thread(target=self._serve, name="dispatchkit", daemon=True)
         try:
             self._thread.start()
         except BaseException:
-            if self._thread.ident is None:
+            if self._served.acquire(blocking=False):
                 self._runner.close()
             else:
                 self.release()
@@ -86,6 +96,8 @@ class _LoopThread:
         return threading.get_ident() == self._ident
 
     def _serve(self) -> None:
+        if not self._served.acquire(blocking=False):
+            return
         try:
             with self._runner:
                 serving = self.loop.create_task(self._until_released())
@@ -94,8 +106,13 @@ class _LoopThread:
                     with contextlib.suppress(KeyboardInterrupt, SystemExit):
                         self.loop.run_until_complete(serving)
         finally:
+            self._end_error = asyncio.CancelledError
             for call in list(self.calls):  # calls that arrived after the loop's end
                 call.fail(asyncio.CancelledError())
+
+    def _start_submitted(self) -> None:
+        while self._submitted:
+            self._submitted.popleft().start()
 
     async def _until_released(self) -> None:
         await self._released
@@ -103,13 +120,12 @@ class _LoopThread:
     def call(self, call: PortalCall[R], on_interrupt: Callable[[BaseException], None] | None = None) -> R:
         """Run a call and wait. An exception that ends the wait cancels it, or calls ``on_interrupt`` instead."""
         try:
-            self.calls.add(call)  # first: an end of the loop must find it
-            try:
-                self.loop.call_soon_threadsafe(call.start)
-            except RuntimeError:
-                if not self.loop.is_closed():
-                    raise
-                call.fail(asyncio.CancelledError())
+            self.calls.add(call)  # first: an end of the loop or a fork must find it
+            if self._end_error is None:
+                self._submitted.append(call)
+                self._wakeup.send()
+            else:
+                call.fail(self._end_error())
             call.wait()
             self.calls.discard(call)
             error = call.failure()
@@ -157,6 +173,14 @@ class _LoopThread:
         if not self.is_here():
             self._thread.join(timeout)
 
+    def reset_after_fork(self) -> None:
+        """Reset in a forked child, where this thread does not run."""
+        self._end_error = forked_error
+        for handle in self.handles:
+            handle.reset_after_fork()
+        for call in self.calls:
+            call.detach_after_fork()
+
 
 def _log(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log event-loop errors at DEBUG instead of printing them."""
@@ -178,11 +202,20 @@ class _Portal:
 
     def register(self, handle: PortalHandle) -> _LoopThread:
         with self.lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = _LoopThread()
+            thread = self._living_thread()
+            if thread is None:
+                started = _LoopThread()
                 self._used = True
-            self._thread.handles.add(handle)
-            return self._thread
+                thread = self._living_thread()
+                if thread is None:
+                    self._thread = thread = started
+                else:  # a signal handler made a call while the thread started
+                    started.release()
+            thread.handles.add(handle)
+            return thread
+
+    def _living_thread(self) -> _LoopThread | None:
+        return self._thread if self._thread is not None and self._thread.is_alive() else None
 
     def unregister(self, handle: PortalHandle, thread: _LoopThread) -> None:
         with self.lock:
@@ -211,7 +244,7 @@ class _Portal:
         if thread is None or thread.is_here():
             return
         latest = time.monotonic() + CANCEL_TIMEOUT
-        call = PortalCall(thread.shutdown(thread.handles))
+        call = PortalCall(partial(thread.shutdown, thread.handles))
         thread.calls.add(call)
         with contextlib.suppress(RuntimeError):  # its loop is closed already
             thread.loop.call_soon_threadsafe(call.start)
@@ -223,14 +256,12 @@ class _Portal:
         """Reset in a forked child."""
         self.lock = threading.RLock()
         self._forked = True
+        wakeup.reset_after_fork()
         thread, self._thread = self._thread, None
         if thread is None:
             return
         KEEP_ALIVE.append(thread)
-        for handle in thread.handles:
-            handle.reset_after_fork()
-        for call in thread.calls:
-            call.detach_after_fork()
+        thread.reset_after_fork()
 
 
 def _reset_libuv_pool() -> None:
@@ -267,7 +298,7 @@ class PortalHandle:
 
     def run(
         self,
-        coroutine: Coroutine[object, object, R],
+        work: Callable[[], Coroutine[object, object, R]],
         method: str,
         *,
         owner: str | None = None,
@@ -276,7 +307,8 @@ class PortalHandle:
         """Run a coroutine on the loop thread and wait for its result.
 
         Args:
-            coroutine: The coroutine. It runs in the context of this call.
+            work: Makes the coroutine, on the loop thread. An interrupt before that leaves no coroutine behind.
+                It runs in the context of this call.
             method: The name of the method that was called, for messages.
             owner: The class of that method; None is the client's.
             on_interrupt: Called instead of cancelling when an exception ends the wait, Ctrl-C for instance.
@@ -285,13 +317,12 @@ class PortalHandle:
             RuntimeError: The client is closed, or this is the loop thread itself.
             BaseException: The error of the coroutine, or the exception that ended the wait.
         """
-        try:
+        thread = self._thread
+        if thread is None or self._closed or _portal.exiting:
             thread = self.register()
+        if thread.is_here() or _get_running_loop() is not None:
             self._guard(thread, owner or self._name, method)
-        except BaseException:
-            coroutine.close()
-            raise
-        return thread.call(PortalCall(coroutine, self), on_interrupt)
+        return thread.call(PortalCall(work, self), on_interrupt)
 
     def register(self) -> _LoopThread:
         """Use the loop thread from now on, and keep it alive until the close.
@@ -299,11 +330,17 @@ class PortalHandle:
         Raises:
             RuntimeError: The client is closed.
         """
-        if self.is_closed():
+        with _portal.lock:  # against a close by another thread
+            if self.is_closed():
+                raise self.closed_error()
+            thread = self._thread
+            if thread is None:
+                thread = _portal.register(self)
+                if not self._closed:  # by a signal handler, meanwhile
+                    self._thread = thread
+        if self._closed:
+            _portal.unregister(self, thread)
             raise self.closed_error()
-        thread = self._thread
-        if thread is None:
-            thread = self._thread = _portal.register(self)
         return thread
 
     def read(self, value: Callable[[], R], method: str, *, owner: str | None = None) -> R:
@@ -314,7 +351,7 @@ class PortalHandle:
         async def read() -> R:
             return value()
 
-        return self.run(read(), method, owner=owner)
+        return self.run(read, method, owner=owner)
 
     def _guard(self, thread: _LoopThread, owner: str, method: str) -> None:
         if thread.is_here():
@@ -355,7 +392,7 @@ class PortalHandle:
         if thread is None or _portal.exiting:
             return
         try:
-            thread.call(PortalCall(thread.shutdown([self])))
+            thread.call(PortalCall(partial(thread.shutdown, [self])))
         finally:
             _portal.unregister(self, thread)
 

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import contextvars
 import sys
-import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from dispatchkit.core.transport.fork import KEEP_ALIVE
+from dispatchkit.sync import wakeup
 
-__all__ = ["CANCEL_TIMEOUT", "PortalCall"]
+__all__ = ["CANCEL_TIMEOUT", "PortalCall", "Work", "forked_error"]
 
 R = TypeVar("R")
 
@@ -22,8 +24,14 @@ CANCEL_TIMEOUT = 2.0
 _MAX_LOOP_TURNS = 4
 """Turns of the event loop from an interrupt to the cancellation: the socket is read, the response parsed and judged."""
 
-# On Windows a lock that waits without end cannot be interrupted.
-_SLICE = 0.1 if sys.platform == "win32" else -1.0
+
+class Work(partial[R]):
+    """A function with its arguments, which its repr does not show: a traceback shows the locals of its frames."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
 
 
 class Closable(Protocol):
@@ -41,32 +49,34 @@ class Closable(Protocol):
 class PortalCall(Generic[R]):
     """One coroutine on the loop thread, and the wait of its caller."""
 
-    __slots__ = ("_context", "_coroutine", "_ended", "_over", "error", "handle", "result", "task")
+    __slots__ = ("_context", "_ended", "_wakeup", "_work", "error", "handle", "result", "task")
 
-    def __init__(self, coroutine: Coroutine[object, object, R], handle: Closable | None = None) -> None:
+    def __init__(self, work: Callable[[], Coroutine[object, object, R]], handle: Closable | None = None) -> None:
         self.handle = handle
         self.task: asyncio.Task[None] | None = None
         self.error: BaseException | None = None
         self.result: R
-        self._coroutine = coroutine
+        self._work = work
         self._context = contextvars.copy_context()
         self._ended = False
-        """The end itself. The lock below only wakes the caller, and an interrupt may follow its acquisition."""
-        self._over = threading.Lock()
-        self._over.acquire()
+        """The end itself. The wake-up only makes the caller look. It may come without a reason, or be interrupted."""
+        self._wakeup = wakeup.take()
 
     # On the loop thread:
 
     def start(self) -> None:
         """Start, unless the client is closed or the caller has ended the call."""
-        if self.handle is not None and self.handle.is_closed():
-            self.fail(asyncio.CancelledError())
-        elif not self._ended:
-            self.task = _begin(self._run(), self._context)
+        try:
+            if self.handle is not None and self.handle.is_closed():
+                self.fail(asyncio.CancelledError())
+            elif not self._ended:
+                self.task = _begin(self._run(), self._context)
+        except BaseException as error:  # noqa: BLE001 - memory is short; the caller must not wait for ever
+            self.fail(error)
 
     async def _run(self) -> None:
         try:
-            self.result = await self._coroutine
+            self.result = await self._work()
         except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
             self.error = error
         self._end()
@@ -74,7 +84,7 @@ class PortalCall(Generic[R]):
     def _end(self) -> None:
         if not self._ended:
             self._ended = True
-            self._over.release()
+            self._wakeup.send()
 
     def cancel(self) -> None:
         """Cancel it, whether or not it has started."""
@@ -87,14 +97,14 @@ class PortalCall(Generic[R]):
     def fail(self, error: BaseException) -> None:
         """End it from outside, if it has not ended."""
         if not self._ended:
-            self._coroutine.close()
             self.error = error
             self._end()
 
     def detach_after_fork(self) -> None:
-        """End it in a forked child. The coroutine itself goes on in the parent; here it is only kept."""
-        KEEP_ALIVE.append((self._coroutine, self.task))
-        self.error = RuntimeError("this process was forked out of the call, which goes on in the parent")
+        """End it in a forked child. The task itself goes on in the parent; here it is only kept."""
+        KEEP_ALIVE.append(self.task)
+        self.error = forked_error()
+        self._wakeup.detach_after_fork()
         self._end()
 
     # On the caller's thread:
@@ -102,12 +112,14 @@ class PortalCall(Generic[R]):
     def wait(self) -> None:
         """Wait for its end, without a limit."""
         while not self._ended:
-            self._over.acquire(timeout=_SLICE)
+            self._wakeup.wait()
+        wakeup.give_back(self._wakeup)
 
     def wait_at_most(self, seconds: float) -> bool:
         """Wait for its end. Returns whether it ended in time."""
-        if not self._ended:
-            self._over.acquire(timeout=seconds)
+        latest = time.monotonic() + seconds
+        while not self._ended and (left := latest - time.monotonic()) > 0:
+            self._wakeup.wait_at_most(left)
         return self._ended
 
     def abandon(self, loop: asyncio.AbstractEventLoop, interrupt: BaseException) -> None:
@@ -141,6 +153,11 @@ class PortalCall(Generic[R]):
             _add_notes(closed_error, error)
             return closed_error
         return error
+
+
+def forked_error() -> RuntimeError:
+    """The error of a call whose caller finds itself in a forked child."""
+    return RuntimeError("this process was forked out of the call, which goes on in the parent")
 
 
 def _begin(coroutine: Coroutine[object, object, None], context: contextvars.Context) -> asyncio.Task[None]:

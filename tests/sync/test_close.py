@@ -99,6 +99,28 @@ def test_close_during_calls_never_hangs(play: Play) -> None:
     assert lines == ["{'this sync.DirectClient is closed: make a new one'}"]
 
 
+def test_call_after_the_loop_ended(play: Play, sandbox: Sandbox) -> None:
+    lines = play("""
+        class Late(set):
+            def add(self, call):
+                thread.calls = calls
+                closer = threading.Thread(target=direct.close)
+                closer.start()
+                closer.join()
+                calls.add(call)
+        direct = client()
+        direct.start(1)
+        thread = direct._handle._thread
+        calls, thread.calls = thread.calls, Late()
+        try:
+            direct.start(2)
+        except RuntimeError as error:
+            print(error, threading.active_count())
+    """)
+    assert lines == ["this sync.DirectClient is closed: make a new one 1"]
+    assert sandbox.launches == {1: 1}
+
+
 def test_client_cannot_be_pickled(play: Play) -> None:
     lines = play("""
         import copy, pickle

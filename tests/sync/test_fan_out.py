@@ -195,3 +195,20 @@ def test_a_run_keeps_its_client(play: Play) -> None:
         print([outcome.state.value for outcome in run])
     """)
     assert lines == ["['done', 'done']"]
+
+
+def test_handler_takes_no_outcome(play: Play, sandbox: Sandbox) -> None:
+    sandbox.latency = 0.1
+    lines = play("""
+        def handler(number, frame):
+            try:
+                run.batch()
+            except RuntimeError as error:
+                print(error)
+        signal.signal(signal.SIGALRM, handler)
+        with client() as direct:
+            run = direct.start_many(number for number in range(1, 9))
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            print(run.finish().done)
+    """)
+    assert lines == ["a signal handler called sync.FanOut.batch inside another call of the same run", "8"]

@@ -213,3 +213,33 @@ def test_multiprocessing_start_methods(play: Play, sandbox: Sandbox, method: str
         ),
         "StartedDispatch(dispatch_id=5, settled=False)",
     ]
+
+
+def test_fork_before_the_call_begins(play: Play, sandbox: Sandbox) -> None:
+    lines = play(
+        FORK
+        + """
+    class Forks(set):
+        def add(self, call):
+            global child
+            thread.calls = calls
+            child = os.fork()
+            calls.add(call)
+    with client() as direct:
+        direct.start(1)
+        thread = direct._handle._thread
+        calls, thread.calls = thread.calls, Forks()
+        try:
+            print(direct.start(2), flush=True)
+            os.waitpid(child, 0)
+        except RuntimeError as error:
+            print(error, flush=True)
+            print(direct.start(3), flush=True)
+    """
+    )
+    assert sorted(lines) == [
+        "StartedDispatch(dispatch_id=2, settled=False)",
+        "StartedDispatch(dispatch_id=3, settled=False)",
+        "this process was forked out of the call, which goes on in the parent",
+    ]
+    assert sandbox.launches == {1: 1, 2: 1, 3: 1}

@@ -115,6 +115,28 @@ def test_signal_handler_error_interrupts(play: Play, sandbox: Sandbox) -> None:
     assert sandbox.requests == 1
 
 
+def test_while_the_loop_thread_starts(play: Play) -> None:
+    lines = play("""
+        import _thread
+        start = threading.Thread.start
+        def interrupted(self):
+            if self.name != "dispatchkit":
+                return start(self)
+            threading.Thread.start = start
+            threading._limbo[self] = self
+            _thread.start_new_thread(lambda: (time.sleep(0.1), self._bootstrap()), ())
+            raise KeyboardInterrupt
+        threading.Thread.start = interrupted
+        with client() as direct:
+            try:
+                direct.start(1)
+            except KeyboardInterrupt:
+                time.sleep(0.2)
+            print(direct.start(2).dispatch_id, threading.active_count())
+    """)
+    assert lines == ["2 2"]
+
+
 def test_uncaught_interrupt_ends_process(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.silent(acts=False))
     lines = play(

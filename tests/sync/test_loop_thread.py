@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from dispatchkit.sandbox import Sandbox
 from tests.sync.conftest import Play
 
 
@@ -68,6 +71,54 @@ def test_threads_share_one_client(play: Play) -> None:
     assert lines == ["True"]
 
 
+@pytest.mark.second_stage
+@pytest.mark.parametrize("inner", ["print(direct.start(2).dispatch_id)", "direct.close()"])
+def test_handler_acts_while_thread_starts(play: Play, inner: str) -> None:
+    lines = play(f"""
+        start = threading.Thread.start
+        def handler():
+            {inner}
+        def interrupted(self):
+            start(self)
+            if self.name == "dispatchkit":
+                threading.Thread.start = start
+                handler()
+        threading.Thread.start = interrupted
+        with client() as direct:
+            try:
+                print(direct.start(1).dispatch_id)
+            except RuntimeError as error:
+                print(error)
+            for thread in threading.enumerate():
+                if thread.name == "dispatchkit" and thread is not getattr(direct._handle._thread, "_thread", None):
+                    thread.join(5)
+        print(threading.active_count())
+    """)
+    assert lines == (["2", "1", "1"] if "start" in inner else ["this sync.DirectClient is closed: make a new one", "1"])
+
+
+@pytest.mark.second_stage
+def test_close_while_another_thread_registers(play: Play) -> None:
+    lines = play("""
+        from dispatchkit.sync import portal
+        register = portal._portal.register
+        def slowly(handle):
+            closer.start()
+            time.sleep(0.1)
+            return register(handle)
+        portal._portal.register = slowly
+        direct = client()
+        closer = threading.Thread(target=direct.close)
+        try:
+            direct.start(1)
+        except RuntimeError as error:
+            print(error)
+        closer.join()
+        print(threading.active_count())
+    """)
+    assert lines in (["1"], ["this sync.DirectClient is closed: make a new one", "1"])
+
+
 def test_loop_thread_refuses_calls(play: Play) -> None:
     lines = play("""
         async def token():
@@ -91,3 +142,16 @@ def test_loop_thread_refuses_calls(play: Play) -> None:
         ),
         "StartedDispatch(dispatch_id=1, settled=False)",
     ]
+
+
+@pytest.mark.second_stage
+def test_call_outlasts_handlers_call(play: Play, sandbox: Sandbox) -> None:
+    sandbox.latency = 0.2
+    lines = play("""
+        signal.signal(signal.SIGALRM, lambda number, frame: print(direct.start(2).dispatch_id))
+        with client() as direct:
+            for _ in range(2):
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                print(direct.start(1).dispatch_id)
+    """)
+    assert lines == ["2", "1"] * 2

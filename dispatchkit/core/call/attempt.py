@@ -88,7 +88,8 @@ def _failed(
         flight.answered_at = flight.started + elapsed
     context.pacer.release(
         permit,
-        answered=answered,
+        # An attempt that the close of its own client ends counts as cancelled.
+        answered=None if isinstance(reply, TransportFailure) and reply.client_closed else answered,
         elapsed=elapsed,
         pause=pause_after(error, reply, policy=flight.policy, now=context.clock.now),
         grows=isinstance(error, RejectedError) and error.concerns_target,

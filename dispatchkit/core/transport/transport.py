@@ -54,6 +54,8 @@ class TransportFailure:
     """Whether any byte of the request may have left this process."""
     claim_expired: bool = False
     """Whether the claim expired before the whole request had left: send it again, with a new claim."""
+    client_closed: bool = False
+    """Whether the client was closed meanwhile, so the failure tells nothing of the provider."""
 
 
 class Transport:
@@ -107,7 +109,7 @@ class Transport:
             MockError: A mock in place of aiohttp's session failed itself.
         """
         if self._closed:
-            return TransportFailure("the client was closed", sent=False)
+            return TransportFailure("the client was closed", sent=False, client_closed=True)
         http = self._http or self._open()
         if self._loop is not asyncio.get_running_loop():
             raise ForeignLoopError("a client belongs to the event loop of its first call: make one client per loop")
@@ -137,7 +139,7 @@ class Transport:
             return response
         finally:
             timers.stop(tracker)
-        return TransportFailure(what, sent=tracker.sent)
+        return TransportFailure(what, sent=tracker.sent, client_closed=self._closed)
 
     def _why_ended(self, timeout: float) -> str:
         return "the client was closed" if self._closed else f"no answer within {max(0, round(timeout, 2)):g} s"

@@ -52,3 +52,13 @@ async def test_attempt_returns_its_permit(fails: bool) -> None:
     assert isinstance(ended, Failed) is fails
     assert (flight.permit, flight.tracker, len(flight.attempts)) == (0, None, 1)
     assert client.statistics().pace.in_flight == 0
+
+
+@pytest.mark.parametrize("client_closed", [False, True])
+async def test_own_close_opens_no_breaker(client_closed: bool) -> None:
+    failure = TransportFailure("the client was closed", sent=False, client_closed=client_closed)
+    client, _ = played(says=lambda *_: failure, retry=RetryPolicy(attempts=1))
+    for number in range(1, 65):
+        with pytest.raises(NotSentError):
+            await client.start(number)
+    assert (client.statistics().pace.pauses == 0) is client_closed

@@ -125,7 +125,10 @@ async def test_abandoned_request_is_not_delivered(size: int, how: str) -> None:
             if how == "closed":
                 await asyncio.wait_for(made.close(), 5)
             what = "the client was closed" if how == "closed" else "no answer within 0.2 s"
-            assert await asyncio.wait_for(task, 5) == (TransportFailure(what, sent=True), True)
+            assert await asyncio.wait_for(task, 5) == (
+                TransportFailure(what, sent=True, client_closed=how == "closed"),
+                True,
+            )
         assert await asyncio.to_thread(taken, listening) < size
 
 
@@ -215,4 +218,7 @@ async def test_endless_response_is_bounded() -> None:
 async def test_closed_transport_sends_nothing() -> None:
     made = Transport(URL("http://127.0.0.1:9"), connect_timeout=5)
     await made.close()
-    assert await send(made, Request("POST", "/")) == (TransportFailure("the client was closed", sent=False), False)
+    assert await send(made, Request("POST", "/")) == (
+        TransportFailure("the client was closed", sent=False, client_closed=True),
+        False,
+    )
