@@ -218,8 +218,11 @@ class ClaimGate(Generic[W, R]):
                 if admission.has_paused:
                     await admission.outlast_pause()
                 if not permit:
-                    permit = self._try_permit(until) or await self._wait_for_permit(until)
                     acquired_at = clock.monotonic()
+                    permit = pacer.try_acquire() if acquired_at <= until else 0
+                    if not permit:
+                        permit = await self._wait_for_permit(until)
+                        acquired_at = clock.monotonic()
                 if not permit or call.is_over:
                     break
                 result = _GRANTED if self._has_claim() else await self._claim()
@@ -244,10 +247,6 @@ class ClaimGate(Generic[W, R]):
             if permit and not acquired:
                 pacer.cancel(permit)
         return acquired
-
-    def _try_permit(self, until: float) -> Permit:
-        admission = self._admission
-        return admission.pacer.try_acquire() if admission.clock.monotonic() <= until else 0
 
     async def _wait_for_permit(self, until: float) -> Permit:
         with self._call.stop.interruptible(self._call.context.stop):
@@ -342,7 +341,7 @@ class ClaimGate(Generic[W, R]):
 
     def close(self, *, has_outcome: bool) -> None:
         """See `Gate.close`."""
-        if self._call.attempts and not self._expirations:
+        if self._admission.has_paused and self._call.attempts and not self._expirations:
             self._admission.count_claim_in_time()
         if self._has_slot:
             self._has_slot = False
