@@ -21,17 +21,18 @@ from typing import Any
 
 import pytest
 
-from dispatchkit import Ledger, LedgerError, RunHeldError, RunStoppedError, StartDispatch
+from dispatchkit import Ledger, LedgerError, RunHeldError, RunStoppedError, StartDispatch, State
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.ledger import hold_lock
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
+from dispatchkit.ledger.sqlite import store as sqlite_store
 from dispatchkit.ledger.sqlite import write as sqlite_write
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Claim
 from dispatchkit.testing.clock import START, FakeClock
 from tests.harness import run_settings
 from tests.ledger.stores import holder
-from tests.ledger.test_store import ATTEMPT, ROWS, claim, held, hold, planned, run_plan
+from tests.ledger.test_store import ATTEMPT, ROWS, claim, held, hold, planned, record, run_plan
 
 SOURCES = Path(sqlite_write.__file__).parent
 
@@ -417,6 +418,18 @@ async def test_a_copy_is_refused(boots: Boots, tmp_path: Path, clock: FakeClock)
     await copy.check_identity()
     assert (await copy.runs())[0].restored
     await copy.close()
+
+
+async def test_fresh_pages_are_as_others(boots: Boots, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await boots("x")
+    run = await held(store)
+    await store.claim([claim(run, 2)])
+    await store.record([record(run, 6, State.DONE)])
+    places = [(after, limit) for after in range(-1, 10) for limit in (1, 2, 3, 100)]
+    pages = [await store.unsettled(run, 0, after=after, limit=limit) for after, limit in places]
+    monkeypatch.setattr(sqlite_store, "FRESH", "SELECT 1 WHERE false")
+    assert pages == [await store.unsettled(run, 0, after=after, limit=limit) for after, limit in places]
+    assert [row.index for row in pages[3]] == [0, 1, 2, 3, 4, 5, 7, 8, 9]
 
 
 def _copied_targets(folder: Path) -> int:
