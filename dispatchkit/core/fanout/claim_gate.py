@@ -218,11 +218,8 @@ class ClaimGate(Generic[W, R]):
                 if admission.has_paused:
                     await admission.outlast_pause()
                 if not permit:
+                    permit = (clock.monotonic() <= until and pacer.try_acquire()) or await self._wait_for_permit(until)
                     acquired_at = clock.monotonic()
-                    permit = pacer.try_acquire() if acquired_at <= until else 0
-                    if not permit:
-                        permit = await self._wait_for_permit(until)
-                        acquired_at = clock.monotonic()
                 if not permit or call.is_over:
                     break
                 result = _GRANTED if self._has_claim() else await self._claim()
