@@ -20,6 +20,8 @@ __all__ = ["GroupCommit"]
 
 _GATHER_TIME = 0.01
 """Seconds for which an outcome waits for others. A statement costs the time of ten rows, so small batches are dear."""
+_SAME_MOMENT = 0.02
+"""Seconds for which claims share their start: each of them may have begun later by that time."""
 _PendingClaim: TypeAlias = tuple[Claim, bool, "asyncio.Future[ClaimResult]"]
 """A claim, whether it is for a first attempt, and the answer that its caller waits for."""
 
@@ -36,7 +38,9 @@ class GroupCommit:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._since: datetime | None = None
-        """The start of the first claim of the next batch."""
+        """The start of the next claims."""
+        self._since_ends = 0.0
+        """When it is too old for another claim, on the boot clock."""
         self._pending: list[_PendingClaim] = []
         self._batch: list[_PendingClaim] = []
         """The claims that are written now."""
@@ -45,14 +49,17 @@ class GroupCommit:
         self._recording: asyncio.Task[None] | None = None
         self._gathering: asyncio.TimerHandle | None = None
         """Starts the write of the outcomes, once a few more may have come."""
+        self._is_flushing = False
+        """Whether `flush` writes, which takes what comes meanwhile, too."""
         self._stopped = False
         self._error: LedgerError | None = None
         self._unreported: LedgerError | None = None
 
     def since(self) -> datetime:
-        """The start of a claim that is made now. It is the same for a whole batch, so that its rows differ in less."""
-        if self._since is None:
-            self._since = self._clock.now()
+        """The start of a claim that is made now. Claims of one moment and batch share it: their rows differ in less."""
+        moment = self._clock.boottime()
+        if self._since is None or moment > self._since_ends:
+            self._since, self._since_ends = self._clock.now(), moment + _SAME_MOMENT
         return self._since
 
     def claim(self, claim: Claim, *, first_attempt: bool) -> asyncio.Future[ClaimResult]:
@@ -83,6 +90,11 @@ class GroupCommit:
         """Write an outcome with the next batch."""
         self._records.append(record)
         if self._gathering is None and self._recording is None and self._error is None:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Write the outcomes in a moment. While `flush` writes, it does so itself: it would not wait for another."""
+        if not self._is_flushing:
             self._gathering = self._loop.call_later(_GATHER_TIME, self._start_recording)
 
     def _start_recording(self) -> None:
@@ -111,8 +123,12 @@ class GroupCommit:
             await asyncio.wait(writing)
         if self._records:
             self._error = None
-            while self._records and self._error is None:
-                await self._write_records()
+            self._is_flushing = True
+            try:
+                while self._records and self._error is None:
+                    await self._write_records()
+            finally:
+                self._is_flushing = False
             self._unreported = self._error
         if self._unreported is not None:
             raise self._unreported
@@ -160,7 +176,7 @@ class GroupCommit:
         finally:
             self._recording = None
         if self._records and self._error is None:
-            self._gathering = self._loop.call_later(_GATHER_TIME, self._start_recording)
+            self._gather()
 
     def _fail(self, error: BaseException) -> None:
         self.fail(error if isinstance(error, LedgerError) else LedgerError(f"the ledger failed: {error!r}"))

@@ -389,11 +389,11 @@ class LedgerJournal(Journal):
 
     def claim(self, item: WorkItem[W, R], request_id: str | None) -> Awaitable[ClaimResult]:
         # No coroutine of its own: each launch waits for this.
-        since = item.unclear_since or self._writer.since()
-        chunk, token = self._chunk_of[item.index], self._holding.token
-        self._since_of.setdefault(item.index, since)
-        claim = _new_claim(Claim, (self._run, chunk, item.index, token, request_id, since))
-        return self._writer.claim(claim, first_attempt=item.unclear_since is None)
+        index, writer = item.index, self._writer
+        since = item.unclear_since or writer.since()
+        self._since_of.setdefault(index, since)
+        row = (self._run, self._chunk_of[index], index, self._holding.token, request_id, since)
+        return writer.claim(_new_claim(Claim, row), first_attempt=item.unclear_since is None)
 
     async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
         log_key = item.command.log_key

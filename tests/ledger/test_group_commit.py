@@ -29,6 +29,8 @@ class FakeStore:
     recorded: list[list[int]] = attrs.field(factory=list)
     states: dict[int, State] = attrs.field(factory=dict)
     broken: bool = False
+    slow: asyncio.Semaphore | None = None
+    """What each write of outcomes waits for."""
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
         self.claimed.append([claim.index for claim in claims])
@@ -37,6 +39,8 @@ class FakeStore:
 
     async def record(self, records: Sequence[Record]) -> None:
         await asyncio.sleep(0)
+        if self.slow is not None:
+            await self.slow.acquire()
         if self.broken:
             raise LedgerError("the disk is full")
         self.recorded.append([record.index for record in records])
@@ -57,9 +61,14 @@ def store() -> FakeStore:
 
 
 @pytest.fixture
-async def commit(store: FakeStore) -> GroupCommit:
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def commit(store: FakeStore, clock: FakeClock) -> GroupCommit:
     any_store: Any = store
-    return GroupCommit(any_store, FakeClock())
+    return GroupCommit(any_store, clock)
 
 
 async def test_claims_wait_for_batch(store: FakeStore, commit: GroupCommit) -> None:
@@ -128,3 +137,41 @@ async def test_stop_ends_claims(store: FakeStore, commit: GroupCommit) -> None:
     await commit.flush()
     assert store.claimed == [[0]], "nothing more is claimed"
     assert store.states == {0: State.NOT_SENT}
+
+
+async def test_flush_awaits_late_outcomes(
+    store: FakeStore, commit: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatchkit.ledger.group_commit._GATHER_TIME", 0)
+    store.slow = asyncio.Semaphore(0)
+    commit.record(done(0))
+    flushing = asyncio.create_task(commit.flush())
+    await turns()
+    commit.record(done(1))
+    await turns()
+    store.slow.release()
+    await turns()
+    assert not flushing.done()
+    store.slow.release()
+    await flushing
+    assert store.recorded == [[0], [1]]
+
+
+async def test_outcomes_gather_after_flush(store: FakeStore, commit: GroupCommit) -> None:
+    commit.record(done(0))
+    await commit.flush()
+    commit.record(done(1))
+    await until(lambda: len(store.recorded) == 2)
+    assert store.recorded == [[0], [1]]
+
+
+async def test_stalled_batch_ages_no_start(store: FakeStore, commit: GroupCommit, clock: FakeClock) -> None:
+    stalled = commit.claim(claim(0), first_attempt=True)
+    await turns()
+    first = commit.since()
+    assert commit.since() is first, "shared for a moment"
+    clock.advance(60)
+    began = clock.now()
+    assert commit.since() == began
+    store.gate.set()
+    assert await stalled is ClaimResult.GRANTED

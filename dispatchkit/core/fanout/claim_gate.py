@@ -340,7 +340,7 @@ class ClaimGate(Generic[W, R]):
 
     def close(self, *, has_outcome: bool) -> None:
         """See `Gate.close`."""
-        if self._call.attempts and not self._expirations:
+        if self._admission.has_paused and self._call.attempts and not self._expirations:
             self._admission.count_claim_in_time()
         if self._has_slot:
             self._has_slot = False

@@ -12,6 +12,7 @@ __all__ = [
     "COUNTS_OF_BLOCKS",
     "COUNTS_OF_CHUNK",
     "FIRST_BATCH",
+    "FRESH",
     "IS_FINAL",
     "LAUNCHED",
     "OTHERS",
@@ -73,6 +74,17 @@ FROM (
   ORDER BY t."index" LIMIT :limit)
 """
 
+# The same of targets that are all planned, in a third of the time; nothing if one of them is not. Between them and the
+# end lie no others, since indexes have no gaps.
+_PAGE = '"index" >= :start AND "index" < min(:end, :start + :limit)'
+FRESH = f"""
+SELECT "index", command, NULL, NULL, -1e9, 0, key FROM target
+WHERE run = :run AND {_PAGE}
+  AND NOT EXISTS (SELECT 1 FROM sending WHERE run = :run AND {_PAGE})
+  AND NOT EXISTS (SELECT 1 FROM outcome WHERE run = :run AND {_PAGE})
+  AND (SELECT database_id FROM run WHERE number = :run) = (SELECT database_id FROM about)
+ORDER BY "index"
+"""
 # Only a claim that was written at :now is granted: the run may have been stopped since an earlier claim.
 ANSWER = f"""
 SELECT h.token IS :token AND NOT r.stopped, {STATE} IN ('done', 'rejected'),

@@ -41,6 +41,7 @@ from dispatchkit.ledger.sqlite.sql import (
     COUNTS,
     COUNTS_OF_BLOCKS,
     COUNTS_OF_CHUNK,
+    FRESH,
     IS_FINAL,
     LAUNCHED,
     OTHERS,
@@ -306,7 +307,8 @@ class SqliteStore(Store):
             over = "SELECT block, done + rejected + final FROM tally WHERE run = ? AND chunk = ? AND block >= ?"
             tallied = dict(db.execute(over, (run, chunk, (after + 1) // BLOCK)).fetchall())
             for stretch in stretches(start, end, tallied, first=after + 1):
-                rows = db.execute(UNSETTLED, {**given, "start": stretch.start, "end": stretch.stop}).fetchall()
+                page = {**given, "start": stretch.start, "end": stretch.stop}
+                rows = db.execute(FRESH, page).fetchall() or db.execute(UNSETTLED, page).fetchall()
                 if rows:
                     return rows
             return []
