@@ -176,7 +176,7 @@ async def _inspect(
         left: list[int | None] = []
         states = [state for state in NOT_DONE if state != State.REJECTED]
         async for target in ledger.targets(run.name, states=states):
-            decoded = decode(target.command)
+            decoded = decode(target.command, partial=run.contents_pruned is None)  # its files are not read yet
             command = command or decoded
             if snapshot.left > _LISTED:
                 break
