@@ -317,12 +317,13 @@ class SqliteStore(Store):
 
     async def _read_contents(self, run: int, hashes: Sequence[str]) -> list[tuple[str, bytes]]:
         sql = """
-            SELECT hash, piece FROM content WHERE run = ? AND hash IN (SELECT value FROM json_each(?))
+            SELECT hash, CAST(piece AS BLOB) FROM content WHERE run = ? AND hash IN (SELECT value FROM json_each(?))
             ORDER BY hash, number"""
         return await self._read(lambda db: joined(db.execute(sql, (run, json.dumps(hashes)))))
 
     async def read_file(self, run: int, name: str) -> list[bytes]:
-        sql = "SELECT piece FROM content WHERE run = ? AND hash = ? ORDER BY number"
+        # A damaged piece may be text by now, and not even that.
+        sql = "SELECT CAST(piece AS BLOB) FROM content WHERE run = ? AND hash = ? ORDER BY number"
         return await self._read(lambda db: [piece for (piece,) in db.execute(sql, (run, name))])
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
