@@ -307,6 +307,7 @@ EXEMPT = {
     "ClientContext": "inside a client, with its token",
     "ClockOffset": "inside a call",
     "DirectAuth": "has the token",
+    "File": "between a ledger and its store",
     "ExpiringToken": "has the token",
     "HeartbeatStatus": "between a ledger and its store",
     "LogProbe": "a question, with a function",

@@ -155,7 +155,7 @@ async def load_files(text: str, read: Callable[[str], Awaitable[Sequence[bytes]]
         if file is None:
             return None
         files[name] = file
-    known = text.contents if isinstance(text, CommandText) else {}
+    known: Mapping[str, Content] = text.contents if isinstance(text, CommandText) else {}
     return CommandText(text, {**known, **files}, is_large=isinstance(text, CommandText) and text.is_large)
 
 

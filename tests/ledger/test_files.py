@@ -248,23 +248,26 @@ async def test_damaged_file_is_not_sent(where: str, damage: str, forget: Callabl
 
 async def test_file_needs_no_collector(where: str, forget: Callable[[], None]) -> None:
     """A command and its file end with its outcome. The collector would free many files at once, on the event loop."""
-    async with Listener(http(200, b'{"error": 0}')) as listener:
-        async with Ledger(where) as ledger, AltcraftClient(listener.url, "token") as altcraft:
-            planned = [large(number, DATA[number:]) for number in range(1, 7)]
-            await ledger.journal("a", altcraft._run_settings()).plan_chunks(planned, size=6)
-            del planned
-            forget()
-            alive: list[weakref.ref[Any]] = []
-            gc.collect()
-            gc.disable()
-            try:
-                fan_out = FanOut(altcraft, None, concurrency=2, ledger=ledger, run="a")
-                async for outcome in fan_out:
-                    alive.append(weakref.ref(outcome.command))
-                    del outcome
-                assert [command() for command in alive] == [None] * 6
-            finally:
-                gc.enable()
+    async with (
+        Listener(http(200, b'{"error": 0}')) as listener,
+        Ledger(where) as ledger,
+        AltcraftClient(listener.url, "token") as altcraft,
+    ):
+        planned = [large(number, DATA[number:]) for number in range(1, 7)]
+        await ledger.journal("a", altcraft._run_settings()).plan_chunks(planned, size=6)
+        del planned
+        forget()
+        alive: list[weakref.ref[Any]] = []
+        gc.collect()
+        gc.disable()
+        try:
+            fan_out = FanOut(altcraft, None, concurrency=2, ledger=ledger, run="a")
+            async for outcome in fan_out:
+                alive.append(weakref.ref(outcome.command))
+                del outcome
+            assert [command() for command in alive] == [None] * 6
+        finally:
+            gc.enable()
 
 
 async def test_unclear_target_stays_unknown(where: str, forget: Callable[[], None]) -> None:
