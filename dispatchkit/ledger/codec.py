@@ -132,7 +132,9 @@ class _Thread(threading.local):
         self.written: list[File] = []
         """The files of the command, so far."""
         self.known: Mapping[str, File] = {}
-        """The files of the command by hash. Zeros stand for the others."""
+        """The files of the command by hash."""
+        self.partial = False
+        """Whether zeros stand for other files. See `decode`."""
 
 
 _thread = _Thread()
@@ -159,8 +161,9 @@ def _read_bytes(value: object, _: object) -> bytes:
     name, size = fields["file"], fields["size"]
     if type(size) is not int or not isinstance(name, str):
         raise TypeError("a file expected")
-    file = _thread.known.get(name)
-    return bytes(size) if file is None else file.data  # zeros that nothing reads take no memory
+    if _thread.partial and name not in _thread.known:
+        return bytes(size)  # zeros that nothing reads take no memory
+    return _thread.known[name].data
 
 
 def _content_text(value: object) -> str:
@@ -304,7 +307,7 @@ def _decode(text: str, files: Mapping[str, File] | None, *, partial: bool) -> Co
     name, version = fields.get("type"), fields.pop("version", None)
     if not isinstance(name, str) or type(version) is not int:
         raise LedgerError("the ledger holds what is no command: it is damaged, so restore it from a copy")
-    _thread.known = files or {}
+    _thread.known, _thread.partial = files or {}, partial
     try:
         command = _read(_codec_reading(name, version), name, fields)
     finally:

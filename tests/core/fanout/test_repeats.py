@@ -288,6 +288,9 @@ def test_refusal_reads_no_digest(readers: list[int]) -> None:
         FanOut(client, with_files(*LARGE_LIST), repeats="refuse")
     FanOut(client, with_files((1, b"1"), (1, b"2"), (2, b"1")), repeats="refuse")
     assert readers == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repeats_module._Comparisons, "of", None)  # only files of an id that is named twice are compared
+        FanOut(client, [*distinct, LaunchBroadcast(9), LaunchBroadcast(9, limit=1)], repeats="refuse")
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
