@@ -1,7 +1,7 @@
 """Launches with large attachments at once: peak memory, and the longest block of the event loop.
 
-Each has none, an SQLite or a PostgreSQL ledger. Run as a module, it is one fan-out. It has as many launches as workers,
-each with a file of its own. A resumed run reads all files back from its ledger: its memory has them twice.
+Run as a module, it is one fan-out without a ledger, or with one in SQLite or PostgreSQL. It has as many launches as
+workers, each with a file of its own. A resumed run has its files from the ledger: they count in its memory.
 """
 
 # A journal needs the client's settings.
@@ -16,10 +16,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 
 from benchmarks import child
 from benchmarks.fixed_server import serving
-from benchmarks.ledger import NONE, databases
+from benchmarks.ledger import NONE, POSTGRES, SQLITE, databases
 from benchmarks.loop_blocks import LoopBlocks
 from benchmarks.machine import peak, resident, table
 
@@ -31,6 +32,7 @@ LEDGER_SIZES = (20, 50, 70)
 """Mebibytes of a file with a ledger."""
 LEDGER_WORKERS = 4
 RESUMED = ", resumed"
+"""Ends the kind of a ledger whose run another process has planned."""
 _ANSWER = b'{"data": null, "error": 0, "error_text": "Successful operation"}'
 
 
@@ -66,14 +68,10 @@ def measure_ledgers(
     taken: list[Sent] = []
     with serving(_ANSWER) as url, databases() as places:
         for _ in range(rounds):
-            for kind in [kind for kind in places if kind != NONE]:
-                for loop in loops:
-                    for size in sizes:
-                        where = places[kind]()
-                        taken += [
-                            _one(loop, url, workers, size, kind, where),
-                            _one(loop, url, workers, size, f"{kind}{RESUMED}", where),
-                        ]
+            for kind, loop, size in product((SQLITE, POSTGRES), loops, sizes):
+                if kind in places:
+                    where = places[kind]()
+                    taken += [_one(loop, url, workers, size, named, where) for named in (kind, f"{kind}{RESUMED}")]
     return taken
 
 

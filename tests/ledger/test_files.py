@@ -396,13 +396,13 @@ def test_file_is_compared_by_hash(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_text_names_its_files() -> None:
     shared = large(1, name="p" * 200).attachments  # a content of its own
-    for number in range(1, 4):
-        command = ActivateMailing(number, run_now=True, limit=number, attachments=shared)
-        text = encode(command)[1]
+    commands = [ActivateMailing(number, run_now=True, limit=number, attachments=shared) for number in range(1, 4)]
+    for command, (_, text) in [(command, encode(command)) for command in commands]:
         assert isinstance(text, CommandText)
         assert [content for content in text.contents.values() if isinstance(content, File)]
         assert decode(text) == command
-    name = file_of(shared[0].data).name
+    (_, text), name = encode(commands[2]), file_of(shared[0].data).name
+    assert isinstance(text, CommandText)
     with pytest.raises(LedgerError, match="cannot be read"):
         decode(CommandText(text.replace(f',":0":"{name}"', "").replace('"limit":3', '"limit":4'), text.contents))
 
