@@ -1,24 +1,38 @@
 """Launches with large attachments at once: peak memory, and the longest block of the event loop.
 
-Run as a module, it is one fan-out. It has as many launches as workers, each with a file of its own.
+Run as a module, it is one fan-out without a ledger, or with one in SQLite or PostgreSQL. It has as many launches as
+workers, each with a file of its own. A resumed run has its files from the ledger: they count in its memory.
 """
+
+# A journal needs the client's settings.
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 
 from benchmarks import child
 from benchmarks.fixed_server import serving
+from benchmarks.ledger import NONE, POSTGRES, SQLITE, databases
 from benchmarks.loop_blocks import LoopBlocks
 from benchmarks.machine import peak, resident, table
 
 WORKERS = 32
 LIMIT = 300.0
+MAX_TOTAL = 1700
+"""Mebibytes of all files of a fan-out, so that a small machine can hold them."""
+LEDGER_SIZES = (20, 50, 70)
+"""Mebibytes of a file with a ledger."""
+LEDGER_WORKERS = 4
+RESUMED = ", resumed"
+"""Ends the kind of a ledger whose run another process has planned."""
 _ANSWER = b'{"data": null, "error": 0, "error_text": "Successful operation"}'
 
 
@@ -27,6 +41,8 @@ class Sent:
     """One fan-out."""
 
     loop: str
+    ledger: str
+    """The kind of the ledger, and whether its run is resumed."""
     workers: int
     mebibytes: int
     """The size of each file."""
@@ -40,26 +56,41 @@ class Sent:
 
 
 def measure(loops: Sequence[str], *, rounds: int, mebibytes: int, workers: int = WORKERS) -> list[Sent]:
-    """Each loop in turn, in fresh processes."""
+    """Each loop in turn, in fresh processes, without a ledger."""
     with serving(_ANSWER) as url:
-        return [
-            Sent(**child.run("benchmarks.attachments", [loop, url, workers, mebibytes], limit=LIMIT))
-            for _ in range(rounds)
-            for loop in loops
-        ]
+        return [_one(loop, url, workers, mebibytes, NONE, "") for _ in range(rounds) for loop in loops]
+
+
+def measure_ledgers(
+    loops: Sequence[str], *, rounds: int, sizes: Sequence[int] = LEDGER_SIZES, workers: int = LEDGER_WORKERS
+) -> list[Sent]:
+    """Each loop, ledger and size in turn: a new run, then one that reads its files back from the ledger."""
+    taken: list[Sent] = []
+    with serving(_ANSWER) as url, databases() as places:
+        for _ in range(rounds):
+            for kind, loop, size in product((SQLITE, POSTGRES), loops, sizes):
+                if kind in places:
+                    where = places[kind]()
+                    taken += [_one(loop, url, workers, size, named, where) for named in (kind, f"{kind}{RESUMED}")]
+    return taken
+
+
+def _one(loop: str, url: str, workers: int, mebibytes: int, kind: str, where: str) -> Sent:
+    workers = min(workers, MAX_TOTAL // mebibytes)
+    return Sent(**child.run("benchmarks.attachments", [loop, url, workers, mebibytes, kind, where], limit=LIMIT))
 
 
 def report(taken: Sequence[Sent]) -> str:
     """The table, with medians over the rounds."""
     cells: list[list[str]] = []
-    for loop in dict.fromkeys(each.loop for each in taken):
-        these = [each for each in taken if each.loop == loop]
+    for key in sorted({(each.ledger, each.mebibytes, each.loop) for each in taken}):
+        these = [each for each in taken if (each.ledger, each.mebibytes, each.loop) == key]
         first = these[0]
         memory = statistics.median(each.memory for each in these)
         blocks = sorted(each.block * 1e3 for each in these)
         cells.append(
             [
-                f"{loop}, {first.workers} workers x {first.mebibytes} MiB",
+                f"{first.loop}, ledger: {first.ledger}, {first.workers} workers x {first.mebibytes} MiB",
                 f"{memory:,.0f}",
                 f"{memory / (first.workers * first.mebibytes):.2f}",
                 f"{statistics.median(blocks):.0f}",
@@ -73,27 +104,35 @@ def report(taken: Sequence[Sent]) -> str:
     )
 
 
-async def _send(loop: str, url: str, workers: int, mebibytes: int) -> Sent:
-    from dispatchkit import ActivateMailing, AltcraftClient, Attachment, FanOut
+async def _send(loop: str, url: str, workers: int, mebibytes: int, kind: str, where: str) -> Sent:
+    from dispatchkit import ActivateMailing, AltcraftClient, Attachment, FanOut, Ledger
 
     def command(number: int) -> ActivateMailing:
         data = number.to_bytes(4, "big") * (mebibytes * 2**18)
         return ActivateMailing(number, run_now=True, attachments=[Attachment.from_bytes(data, name="price.pdf")])
 
-    commands = [command(number) for number in range(1, workers + 1)]
-    before = resident()
-    began = time.perf_counter()
-    with LoopBlocks() as blocks:
-        async with AltcraftClient(url, "token") as altcraft:
-            report = await FanOut(altcraft, commands, concurrency=workers).finish()
-    elapsed = time.perf_counter() - began
-    assert report.done == workers, report
-    return Sent(loop, workers, mebibytes, peak() - before, blocks.longest, blocks.longest_cpu, elapsed)
+    is_resumed = kind.endswith(RESUMED)
+    commands = None if is_resumed else [command(number) for number in range(1, workers + 1)]
+    async with contextlib.AsyncExitStack() as stack:
+        altcraft = await stack.enter_async_context(AltcraftClient(url, "token"))
+        ledger = await stack.enter_async_context(Ledger(where)) if where else None
+        before = resident()
+        began = time.perf_counter()
+        with LoopBlocks() as blocks:
+            run = None if ledger is None else "resumed" if is_resumed else "new"
+            report = await FanOut(altcraft, commands, concurrency=workers, ledger=ledger, run=run).finish()
+        elapsed = time.perf_counter() - began
+        assert report.done == workers, report
+        memory = peak() - before
+        if ledger is not None and commands is not None:  # for the process that resumes it
+            await ledger.journal("resumed", altcraft._run_settings()).plan_chunks(commands, size=workers)
+    return Sent(loop, kind, workers, mebibytes, memory, blocks.longest, blocks.longest_cpu, elapsed)
 
 
 def _main() -> None:
-    loop, url, workers, mebibytes = sys.argv[1:]
-    print(json.dumps(asdict(child.run_on(loop, lambda: _send(loop, url, int(workers), int(mebibytes))))))
+    loop, url, workers, mebibytes, kind, where = sys.argv[1:]
+    work = child.run_on(loop, lambda: _send(loop, url, int(workers), int(mebibytes), kind, where))
+    print(json.dumps(asdict(work)))
 
 
 if __name__ == "__main__":

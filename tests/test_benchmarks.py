@@ -131,6 +131,9 @@ def test_large_calls_are_measured() -> None:
     assert sent.memory > 0 < sent.block < sent.seconds
     assert listed.memory > 0 < listed.block < listed.seconds
     assert "2 workers x 1 MiB" in attachments.report([sent])
+    stored = attachments.measure_ledgers(["asyncio"], rounds=1, sizes=[1], workers=2)
+    assert [each.ledger for each in stored] == ["SQLite", "SQLite, resumed", "PostgreSQL", "PostgreSQL, resumed"]
+    assert "ledger: SQLite, resumed, 2 workers x 1 MiB" in attachments.report(stored)
     assert "200 dispatches" in listing.report([listed])
 
 

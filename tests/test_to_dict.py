@@ -308,6 +308,7 @@ EXEMPT = {
     "ClockOffset": "inside a call",
     "DirectAuth": "has the token",
     "ExpiringToken": "has the token",
+    "File": "between a ledger and its store",
     "HeartbeatStatus": "between a ledger and its store",
     "LogProbe": "a question, with a function",
     "MailingState": "inside a check or a watch",

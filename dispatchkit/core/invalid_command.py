@@ -25,6 +25,13 @@ class InvalidCommand(Command[object, Never]):
     error: Exception = attrs.field(repr=False, metadata=HIDDEN)
     item: object = attrs.field(default=None, eq=False, repr=False, metadata=HIDDEN)
     """The item that the command could not be built from."""
+    number: int | None = attrs.field(default=None, eq=False, repr=False, metadata=HIDDEN)
+    """The id that the command would act on, where it is known."""
+
+    @property
+    def target(self) -> int | None:
+        """See `Command.target`."""
+        return self.number
 
     def request(self, wire: object, request_id: str | None) -> Request:
         """Raises the error: there is nothing to send."""

@@ -3,18 +3,21 @@
     {"type":"sms.start","version":1,"campaign":7}
 
 The type is the name of the provider and that of the command, as the registry has them. The fields are those of the
-command's class. A field with its default value is left out. A file is held with its contents, in Base64. A JSON field
-(`JSON_FIELD`) keeps the order of its keys, since a repeat must send the same bytes. A comparison of two commands
-ignores this order. A long field is a content: the text has its hash (`contents`).
+command's class. A field with its default value is left out. Bytes are in Base64, and large ones are a file of their own
+(`files`): ``{"file":"91be...","size":70000}``. A JSON field (`JSON_FIELD`) keeps the order of its keys, since a repeat
+must send the same bytes. A comparison of two commands ignores this order. A long field is a content: the text has its
+hash (`contents`).
 
 If older texts no longer fit a changed class, raise its version by one. `_read` must then read both versions.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
@@ -31,8 +34,18 @@ from cattrs.strategies import configure_tagged_union
 from dispatchkit.core.command import JSON_FIELD, Command, UnexpectedResponseError
 from dispatchkit.core.decode import fields_of, read_json, strict_converter
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.contents import FIELD, MIN_LENGTH, CommandText, hash_of
-from dispatchkit.ledger.long_json import LONG, decode_base64, encode_base64, read_long, write_long
+from dispatchkit.ledger.contents import (
+    FIELD,
+    LONG,
+    MIN_LENGTH,
+    CommandText,
+    Content,
+    file_key,
+    files_of,
+    hash_of,
+    is_file_key,
+)
+from dispatchkit.ledger.files import FILE_BYTES, File, file_of, keep, known_file
 from dispatchkit.ledger.template import Template, is_constant
 from dispatchkit.providers import Provider, find_provider, installed_provider
 
@@ -42,8 +55,10 @@ __all__ = [
     "decode",
     "decode_at_once",
     "encode",
+    "encode_in_thread",
     "encode_text",
     "is_intact",
+    "is_same",
     "key",
     "key_of",
     "numbered",
@@ -78,12 +93,21 @@ class LargeCommandError(Exception):
     """To encode a command would block the event loop, so a thread should do it."""
 
 
+async def encode_in_thread(command: Command[Never, object]) -> tuple[bytes, str]:
+    """As `encode`. A thread encodes a large command."""
+    try:
+        text = encode_text(command, may_wait=False)
+    except LargeCommandError:
+        text = await asyncio.to_thread(encode_text, command)
+    return key_of(command, text), text
+
+
 def encode_text(command: Command[Never, object], *, may_wait: bool = True) -> str:
     """The text of a command.
 
     Args:
         command: The command.
-        may_wait: Whether a large command is encoded: 20 MiB take 0.2 s.
+        may_wait: Whether a large command is encoded: the hash of a file of 70 MiB takes a tenth of a second or more.
 
     Raises:
         TypeError: It is no command that a ledger can hold.
@@ -94,32 +118,56 @@ def encode_text(command: Command[Never, object], *, may_wait: bool = True) -> st
     if text is not None:
         _templates.tries = _MAX_TRIES
         return text
-    _thread.may_wait, _thread.has_base64 = may_wait, False
+    _thread.may_wait, _thread.written = may_wait, []
     return _encode_text(command)
 
 
 class _Thread(threading.local):
-    """What this thread encodes."""
+    """What this thread encodes or decodes."""
 
     may_wait: bool = True
     """See `encode_text`."""
-    has_base64: bool = False
-    """Whether the command has a `Base64Text`."""
+
+    def __init__(self) -> None:
+        self.written: list[File] = []
+        """The files of the command, so far."""
+        self.known: Mapping[str, File] = {}
+        """The files of the command by hash."""
+        self.partial = False
+        """Whether zeros stand for other files. See `decode`."""
 
 
 _thread = _Thread()
 
 
-def _bytes_text(data: bytes) -> str:
-    if len(data) >= LONG:
+def _write_bytes(data: bytes) -> object:
+    if len(data) < FILE_BYTES:
+        return b2a_base64(data, newline=False).decode()
+    file = known_file(data)
+    if file is None:
         if not _thread.may_wait:
             raise LargeCommandError
-        _thread.has_base64 = True
-    return encode_base64(data)
+        file = file_of(data)
+    _thread.written.append(file)
+    return {"file": file.name, "size": len(data)}
+
+
+def _read_bytes(value: object, _: object) -> bytes:
+    if isinstance(value, str):
+        return a2b_base64(value, strict_mode=True)
+    if not isinstance(value, dict):
+        raise TypeError("bytes expected")
+    fields = cast("dict[str, object]", value)
+    name, size = fields["file"], fields["size"]
+    if type(size) is not int or not isinstance(name, str):
+        raise TypeError("a file expected")
+    if _thread.partial and name not in _thread.known:
+        return bytes(size)  # zeros that nothing reads take no memory
+    return _thread.known[name].data
 
 
 def _content_text(value: object) -> str:
-    text = write_long(value) if _thread.has_base64 else _write(value)
+    text = _write(value)
     if len(text) >= LONG and not _thread.may_wait:
         raise LargeCommandError
     return text
@@ -131,9 +179,15 @@ def _encode_text(command: Command[Never, object]) -> str:
     fields = cast("dict[str, object]", _codec_of(cls).write(command))
     contents = _take_contents(fields)
     hashes = {name: content.name for name, content in contents.items()}
+    texts: dict[str, Content] = {content.name: content.text for content in contents.values()}
+    if files := {file.name: file for file in _thread.written}:
+        hashes |= {file_key(number): name for number, name in enumerate(files)}
+        texts |= files
+        keep(command, _thread.written)
+        _thread.written = []
     text = _write({"type": fields.pop("type"), "version": _VERSION, **fields} | ({FIELD: hashes} if hashes else {}))
-    if contents:
-        text = CommandText(text, {content.name: content.text for content in contents.values()})
+    if hashes:
+        text = CommandText(text, texts)
     if _templates.tries:
         _templates.tries -= 1
         _templates.writer = Template.of(command, text) or template
@@ -147,6 +201,7 @@ class _Content:
     name: str
     """Its hash."""
     text: str
+    files: Sequence[File] = ()
 
 
 def _take_contents(fields: dict[str, object]) -> dict[str, _Content]:
@@ -188,9 +243,12 @@ def key(command: Command[Never, object]) -> bytes:
 
 
 def is_intact(text: str, key: bytes) -> bool:
-    """Whether a text is that of the planned command. The order of keys in JSON fields does not count."""
-    if isinstance(text, CommandText) and not text.is_complete:
-        return False
+    """Whether a text is that of the planned command, with its contents but for files. See `is_same`."""
+    return not (isinstance(text, CommandText) and not text.is_complete) and is_same(text, key)
+
+
+def is_same(text: str, key: bytes) -> bool:
+    """Whether a text has this key. The order of keys in JSON fields does not count."""
     if _fits(text, key):
         return True
     try:
@@ -209,23 +267,25 @@ def decode(text: str, *, partial: bool = False) -> Command[Never, object]:
 
     Args:
         text: The text, as a store returns it.
-        partial: Leave out contents that were pruned. Such a command is good for display only.
+        partial: Leave out contents that were pruned, and let zeros stand for files that were not read. Such a command
+            is good for display only.
 
     Raises:
-        LedgerError: Its provider is not installed, a newer release wrote it, it is damaged, or its contents were
-            pruned.
+        LedgerError: Its provider is not installed, a newer release wrote it, it is damaged, its contents were pruned,
+            or its files were not read.
         ImportError: Its provider's package cannot be loaded.
     """
     command = _read_by_template(text)
-    return _decode(text, partial=partial) if command is None else command
+    return _decode(text, files_of(text), partial=partial) if command is None else command
 
 
 def decode_at_once(text: str) -> Command[Never, object] | None:
-    """The command of a text; None if it is large, so that a thread should read it. See `decode`."""
+    """The command of a text; None if it is large, so that a thread or `load_files` must read it. See `decode`."""
     command = _read_by_template(text)
-    if command is None and not (isinstance(text, CommandText) and text.is_large):
-        command = _decode(text, partial=False)
-    return command
+    if command is not None or (isinstance(text, CommandText) and text.is_large):
+        return command
+    files = files_of(text)
+    return None if files is None else _decode(text, files, partial=False)
 
 
 def _read_by_template(text: str) -> Command[Never, object] | None:
@@ -236,16 +296,23 @@ def _read_by_template(text: str) -> Command[Never, object] | None:
         return None  # the class refuses the number: `_decode` says so
 
 
-def _decode(text: str, *, partial: bool) -> Command[Never, object]:
+def _decode(text: str, files: Mapping[str, File] | None, *, partial: bool) -> Command[Never, object]:
     try:
         fields = fields_of(read_json(text.encode())) or {}
     except UnexpectedResponseError:
         fields = {}
-    is_whole = _put_contents(fields, text, partial=partial)
+    if files is None and not partial:
+        raise LedgerError("a file of the command was not read from the ledger, so the command cannot be launched")
+    is_whole = _put_contents(fields, text, partial=partial) and files is not None
     name, version = fields.get("type"), fields.pop("version", None)
     if not isinstance(name, str) or type(version) is not int:
         raise LedgerError("the ledger holds what is no command: it is damaged, so restore it from a copy")
-    command = _read(_codec_reading(name, version), name, fields)
+    _thread.known, _thread.partial = files or {}, partial
+    try:
+        command = _read(_codec_reading(name, version), name, fields)
+    finally:
+        _thread.known = {}
+    keep(command, (files or {}).values())
     if is_whole and version == _VERSION and _templates.tries and encode_text(command) == text:
         _templates.reader = _templates.writer
     return command
@@ -254,21 +321,19 @@ def _decode(text: str, *, partial: bool) -> Command[Never, object]:
 def _put_contents(fields: dict[str, object], text: str, *, partial: bool) -> bool:
     """Put the contents of a text in the place of their hashes. Returns False if some are left out."""
     hashes = fields_of(fields.pop(FIELD, None)) or {}
-    contents: Mapping[str, str] = text.contents if isinstance(text, CommandText) else {}
+    contents: Mapping[str, Content] = text.contents if isinstance(text, CommandText) else {}
     is_whole = True
     for field, name in hashes.items():
+        if is_file_key(field):
+            continue
         content = contents.get(str(name))
-        if content is not None:
-            fields[field] = read_long(content, _read_json)
+        if isinstance(content, str):
+            fields[field] = read_json(content.encode())
         elif partial:
             is_whole = False
         else:
             raise LedgerError("the contents of the run were pruned, so its commands cannot be launched")
     return is_whole
-
-
-def _read_json(text: str) -> object:
-    return read_json(text.encode())
 
 
 def numbered(text: str) -> tuple[Template, int] | None:
@@ -353,8 +418,8 @@ class _NoCommand:
 @cache  # costly to make
 def _codec(provider: Provider[Never]) -> _Codec:
     converter = strict_converter(forbid_extra_keys=True)
-    converter.register_unstructure_hook(bytes, _bytes_text)
-    converter.register_structure_hook(bytes, lambda text, _: decode_base64(text))
+    converter.register_unstructure_hook(bytes, _write_bytes)
+    converter.register_structure_hook(bytes, _read_bytes)
     converter.register_unstructure_hook(datetime, datetime.isoformat)
     converter.register_structure_hook_factory(attrs.has, _reader)
     converter.register_unstructure_hook_factory(attrs.has, _writer)
@@ -412,12 +477,14 @@ def _content_writer(cls: object, converter: Converter) -> Callable[[tuple[object
         nonlocal latest
         before, content = latest  # as one: several threads may write
         if content is not None and len(value) == len(before) and all(map(is_, value, before)):
+            _thread.written += content.files
             return content
+        first = len(_thread.written)
         written = write(value)
         text = _content_text(written)
         if len(text) < MIN_LENGTH:
             return written
-        found = _Content(hash_of(text), text)
+        found = _Content(hash_of(text), text, _thread.written[first:])
         if is_constant(value):
             latest = value, found
         return found

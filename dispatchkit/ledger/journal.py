@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 import attrs
@@ -21,6 +22,7 @@ from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.core.fanout.journal import FinishedTarget, Journal, PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
+from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.log import log
 from dispatchkit.errors import (
     LedgerError,
@@ -31,7 +33,7 @@ from dispatchkit.errors import (
     State,
 )
 from dispatchkit.ledger.codec import decode, decode_at_once, is_intact
-from dispatchkit.ledger.contents import unique_length
+from dispatchkit.ledger.contents import load_files, unique_length
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
 from dispatchkit.ledger.plan import begin, check_repeats, find_repeats, name_repeats, plan
@@ -93,7 +95,7 @@ class LedgerJournal(Journal):
         self._pages: deque[list[tuple[Chunk, Unsettled, float]]] = deque()
         self._page: Iterator[tuple[Chunk, Unsettled, float]] = iter(())
         self._large: deque[tuple[Chunk, Unsettled, float]] = deque()
-        """Rows of large commands, which a thread reads."""
+        """Rows of large commands, which a thread reads, and of those whose files are not read yet."""
         self._decoding = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._at = 0
@@ -309,7 +311,8 @@ class LedgerJournal(Journal):
         async with self._decoding:  # one after the other: the next one may have the same contents
             command = decode_at_once(row.command)
             if command is None:
-                command = await asyncio.to_thread(decode, row.command)
+                text = await load_files(row.command, partial(self._store.read_file, self._run))
+                command = _damaged(row) if text is None else await asyncio.to_thread(decode, text)
         return self._work_item(command, chunk, row, acting_until)
 
     async def _more(self) -> bool:
@@ -452,8 +455,19 @@ class LedgerJournal(Journal):
         await self._holding.release(timeout=timeout)
 
 
+def _damaged(row: Unsettled) -> Command[Never, object]:
+    """What stands for a command whose file is missing or damaged: it is not sent, and the others are."""
+    error = LedgerError(
+        "a file of the command is missing or damaged in the ledger, so it was not sent now: restore the ledger from a "
+        "copy"
+    )
+    return InvalidCommand(error, number=decode(row.command, partial=True).target)
+
+
 def _finished(target: Target) -> FinishedTarget:
-    return FinishedTarget(decode(target.command), State(target.state), target.since, target.summary, target.index)
+    return FinishedTarget(
+        decode(target.command, partial=True), State(target.state), target.since, target.summary, target.index
+    )
 
 
 async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary | BaseException:

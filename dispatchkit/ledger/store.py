@@ -6,7 +6,8 @@ There are eight tables. The latest rows of a target give its state:
 - `chunk`: a range of a run's targets, with its token and its latest heartbeat. One process holds it at a time.
 - `target`: one command of a run, as data. Equal commands of a run are one target. If a log alone shows the command, the
   log key is the number of that log.
-- `content`: a long field of a run's commands, by its hash. Each is there once, whatever number of targets has it.
+- `content`: a piece of a long field or a file of a run's commands, by its hash. Each is there once, whatever number of
+  targets has it. The transaction that plans its first target writes all of its pieces.
 - `sending`: a claim, with the time of the latest claim. It is durable before the first byte of the request.
 - `outcome`: the outcome. A later outcome may replace an unknown one, never a done or rejected one. A mark tells that
   nothing can settle an unknown outcome. The next holder leaves a marked outcome alone.
@@ -43,6 +44,7 @@ from dispatchkit.values import HIDDEN, SHOWN, Value, shown_as, target_of
 
 if TYPE_CHECKING:
     from dispatchkit.core.command import Command
+    from dispatchkit.ledger.contents import Content
 
 __all__ = [
     "HEARTBEAT_INTERVAL",
@@ -509,13 +511,14 @@ class Store(Protocol):
         rows: Sequence[tuple[bytes, str]],
         *,
         log_keys: Mapping[bytes, int] | None = None,
-        contents: Mapping[str, str] | None = None,
+        contents: Mapping[str, Content] | None = None,
         part: tuple[int, bytes] | None = None,
     ) -> None:
         """Add targets to the plan, as pairs of key and encoded command. Existing keys are skipped.
 
         Targets are numbered from 0 in their order. ``log_keys`` has the `Command.log_key` of commands with one, by key.
-        ``contents`` has the contents of the commands by hash, see `contents`. Known ones are skipped. ``part`` is the
+        ``contents`` has the contents of the commands by hash, see `contents`. Known ones are skipped. No statement has
+        more than `files.PIECE_BYTES` of them, and all are written in one transaction. ``part`` is the
         number and the digest of this part of the given commands, for `plan_parts`.
         """
         ...
@@ -554,6 +557,10 @@ class Store(Protocol):
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
         """The next targets of a chunk, by index, without done, rejected and final unknown ones."""
+        ...
+
+    async def read_file(self, run: int, name: str) -> list[bytes]:
+        """The pieces of a file by its hash, in order; empty if it is missing. Their hash is not checked."""
         ...
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:

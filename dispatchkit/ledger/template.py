@@ -13,7 +13,7 @@ from typing import Never, cast
 import attrs
 
 from dispatchkit.core.command import Command
-from dispatchkit.ledger.contents import CommandText
+from dispatchkit.ledger.contents import CommandText, Content
 
 __all__ = ["Template", "is_constant", "number_field"]
 
@@ -78,7 +78,7 @@ class Template:
         self._more = len(others) > 1
         self._before = self._after = ""
         self._pattern: Callable[[str], re.Match[str] | None]
-        self._contents: Mapping[str, str] = {}
+        self._contents: Mapping[str, Content] = {}
 
     @classmethod
     def of(cls, command: Command[Never, object], text: str) -> Template | None:

@@ -94,7 +94,7 @@ def test_template_keeps_contents() -> None:
         assert text.is_complete
 
 
-@pytest.mark.parametrize("change", ["DELETE FROM content", "UPDATE content SET content = replace(content, 'A', 'B')"])
+@pytest.mark.parametrize("change", ["DELETE FROM content", "UPDATE content SET piece = replace(piece, 'A', 'B')"])
 async def test_damage_is_found(tmp_path: Path, change: str) -> None:
     path = tmp_path / "l.db"
     await plan(path, *commands(3))

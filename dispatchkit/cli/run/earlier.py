@@ -18,7 +18,7 @@ from dispatchkit.cli.input.question import describe_ids
 from dispatchkit.cli.text import utc
 from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.core.fanout.id_set import IdSet
-from dispatchkit.ledger.codec import key
+from dispatchkit.ledger.codec import encode_in_thread
 from dispatchkit.ledger.store import RunPlan
 
 if TYPE_CHECKING:
@@ -128,7 +128,10 @@ async def find_earlier(
     ids, count, wanted = IdSet(), 0, _Wanted(targets.parts)
     async for found in store.launched(plan, low=bounds[0], high=bounds[1], within=within):
         number = int.from_bytes(found.key[:_TARGET_BYTES], "big")
-        if number not in wanted or key(cast("Command[Never, object]", command(number))) != found.key:
+        if number not in wanted:
+            continue
+        key, _ = await encode_in_thread(cast("Command[Never, object]", command(number)))
+        if key != found.key:
             continue
         other = runs.setdefault(found.run, EarlierRun(found.run, found.at))
         other.latest = max(other.latest, found.at)

@@ -27,7 +27,7 @@ from dispatchkit.cli.text import counted, escape_control, redact_urls, write
 from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
 from dispatchkit.errors import LedgerError, RepeatedTargetsError
-from dispatchkit.ledger.codec import decode, encode, key
+from dispatchkit.ledger.codec import decode, encode_in_thread, is_same
 from dispatchkit.ledger.plan import digests
 from dispatchkit.ledger.run_snapshot import find_taken_over
 from dispatchkit.providers import installed_provider
@@ -227,20 +227,22 @@ async def check_same_plan(ledger_run: LedgerRun, command_of: Callable[[int], Com
     total = len(targets)
     if run.plan_complete and run.total == total:
         store = await ledger_run.ledger._open_store()
-        if await store.plan_parts(run.number) == digests(command_of, targets):
+        # In a thread: the event loop goes on while a large file is hashed.
+        if await store.plan_parts(run.number) == await asyncio.to_thread(digests, command_of, targets):
             return True
     first, given, ledger_ref = True, map(command_of, targets), ledger_run.ledger_ref
     async for target in ledger_run.ledger.targets(run.name):
         command = next(given, None)
-        if not _same(target, command) or (first and run.plan_complete and run.total != total):
-            difference = _difference(target, command, first=first)
+        is_same_command = await _is_same(target, command)
+        if not is_same_command or (first and run.plan_complete and run.total != total):
+            difference = _difference(target, command, first=first, is_same_command=is_same_command)
             left = (await take_snapshot(ledger_run.ledger, run)).left
             raise ValueError(_another_launch(run, ledger_ref, target, difference, left=left))
         first = False
     return run.plan_complete
 
 
-def _difference(target: Target, command: Command[W, R] | None, *, first: bool) -> str:
+def _difference(target: Target, command: Command[W, R] | None, *, first: bool, is_same_command: bool) -> str:
     """How a target of the run differs from the command of this launch."""
     planned = decode(target.command, partial=True)
     name, number = _command_name(target), planned.target
@@ -252,7 +254,7 @@ def _difference(target: Target, command: Command[W, R] | None, *, first: bool) -
         )
     if (
         command is not None
-        and not _same(target, command)
+        and not is_same_command
         and (planned.target, type(planned)) == (command.target, type(command))
     ):
         text += _(", with other options or content")
@@ -278,9 +280,9 @@ def _command_name(target: Target) -> str:
     return str(json.loads(target.command)["type"]).rpartition(".")[2]
 
 
-def _same(target: Target, command: Command[W, R] | None) -> bool:
+async def _is_same(target: Target, command: Command[W, R] | None) -> bool:
     if command is None:
         return False
-    digest, text = encode(command)
+    digest, text = await encode_in_thread(cast("Command[Never, object]", command))
     # The text is quicker, and the key is right also where the order of a content's fields is another.
-    return text == target.command or digest == key(decode(target.command, partial=True))
+    return text == target.command or is_same(target.command, digest)

@@ -190,7 +190,7 @@ async def _inspect(
         async for target in ledger.targets(run.name, states=states):
             if target.index in taken_over.indexes:
                 continue
-            decoded = decode(target.command)
+            decoded = decode(target.command, partial=run.contents_pruned is None)  # its files are not read yet
             command = command or decoded
             if snapshot.left > _LISTED:
                 break

@@ -334,10 +334,6 @@ class ClaimGate(Generic[W, R]):
             return "its claims expired before the request could leave, until no time was left before the deadline"
         return ""
 
-    async def has_rival(self, within: float) -> bool:
-        """See `Journal.has_rival`."""
-        return await self._admission.journal.has_rival(self._item, within)
-
     def close(self, *, has_outcome: bool) -> None:
         """See `Gate.close`."""
         if self._admission.has_paused and self._call.attempts and not self._expirations:

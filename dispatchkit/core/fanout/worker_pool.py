@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Never, TypeVar, cast
 
 from dispatchkit.core.call.client import Client
@@ -337,7 +338,8 @@ class WorkerPool(Generic[R]):
             return self._gate
         gate = ClaimGate(self._admission, item, call)
         if call.log_key is not None:
-            call.has_rival = gate.has_rival
+            # Not a method of the gate, which refers to the call: a cycle would keep the files of a launch.
+            call.has_rival = partial(self._admission.journal.has_rival, item)
         return gate if self._settings.window is None else self._within_window(gate, call.context)
 
     def _within_window(self, gate: Gate, context: ClientContext[Never]) -> Gate:

@@ -55,11 +55,12 @@ CREATE TABLE dispatchkit.target (
     UNIQUE (run, key) -- not (key, run): all runs would share its pages, and each more would make planning slower
 );
 CREATE INDEX target_of_log ON dispatchkit.target (log_key) WHERE log_key IS NOT NULL;
-CREATE TABLE dispatchkit.content ( -- the long fields of a run's commands, by hash
+CREATE TABLE dispatchkit.content ( -- the long fields and files of a run's commands, by hash, in pieces
     run int NOT NULL,
     hash text NOT NULL,
-    content text NOT NULL,
-    PRIMARY KEY (run, hash)
+    number int NOT NULL, -- of the piece, from 0
+    piece bytea NOT NULL,
+    PRIMARY KEY (run, hash, number)
 );
 CREATE TABLE dispatchkit.sending (
     run int NOT NULL,
@@ -148,7 +149,8 @@ CREATE TABLE target (
     PRIMARY KEY (run, "index"), UNIQUE (run, key)) WITHOUT ROWID;
 CREATE INDEX target_of_log ON target (log_key) WHERE log_key IS NOT NULL;
 CREATE TABLE content (
-    run INTEGER NOT NULL, hash TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (run, hash));
+    run INTEGER NOT NULL, hash TEXT NOT NULL, number INTEGER NOT NULL, piece BLOB NOT NULL,
+    PRIMARY KEY (run, hash, number));
 CREATE TABLE sending (
     run INTEGER NOT NULL, "index" INTEGER NOT NULL, send_no INTEGER NOT NULL, token TEXT NOT NULL, request_id TEXT,
     since TEXT NOT NULL, claimed_at REAL NOT NULL, claimed_boot REAL NOT NULL, boot INTEGER NOT NULL,

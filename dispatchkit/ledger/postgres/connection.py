@@ -48,12 +48,15 @@ class ReconnectingConnection:
         self._connection: Connection | None = None
         self._closed = False
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]], *, timeout: float = math.inf) -> T:
+    async def run(
+        self, work: Callable[[Connection], Awaitable[T]], *, timeout: float = math.inf, more_time: float = 0.0
+    ) -> T:
         """Run work with the connection, and repeat it after transient errors.
 
         Args:
             work: Idempotent work.
             timeout: Seconds to wait for an unreachable database. Default: no limit.
+            more_time: Seconds that many large statements may take beyond those of a connect and one statement.
 
         Raises:
             LedgerError: The database refused the work, or was unreachable for longer than the timeout.
@@ -61,7 +64,7 @@ class ReconnectingConnection:
         until = self._clock.monotonic() + timeout
         wait = _MIN_WAIT
         is_told = False
-        longest = self.settings.connect_timeout * len(self.settings.hosts) * 2 + ANSWER_TIMEOUT
+        longest = self.settings.connect_timeout * len(self.settings.hosts) * 2 + ANSWER_TIMEOUT + more_time
         async with self._turn:
             while True:
                 try:

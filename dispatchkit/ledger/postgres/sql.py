@@ -24,6 +24,7 @@ __all__ = [
     "HEARTBEAT",
     "HOLDER",
     "INDEXES_OF_TARGET",
+    "KNOWN_CONTENTS",
     "LAUNCHED",
     "LIFT_PAUSES",
     "OTHERS",
@@ -31,6 +32,7 @@ __all__ = [
     "OUTCOMES_OF_TARGET",
     "OVER",
     "PAUSES",
+    "PIECE",
     "PLAN",
     "PLAN_CONTENTS",
     "PLAN_PART",
@@ -121,12 +123,19 @@ WITH fresh AS (
 UPDATE dispatchkit.run SET total = total + (SELECT count(*) FROM planned) WHERE number = $1
 """
 
+KNOWN_CONTENTS = """
+SELECT hash FROM dispatchkit.content WHERE run = $1 AND hash = ANY($2::text[]) AND number = 0
+"""
 PLAN_CONTENTS = """
-INSERT INTO dispatchkit.content (run, hash, content) SELECT $1, * FROM unnest($2::text[], $3::text[])
-ON CONFLICT DO NOTHING
+INSERT INTO dispatchkit.content (run, hash, number, piece)
+SELECT $1, * FROM unnest($2::text[], $3::int[], $4::bytea[])
+ON CONFLICT (run, hash, number) DO UPDATE SET piece = excluded.piece
 """
 
-CONTENTS = "SELECT hash, content FROM dispatchkit.content WHERE run = $1 AND hash = ANY($2::text[])"
+CONTENTS = """
+SELECT hash, piece FROM dispatchkit.content WHERE run = $1 AND hash = ANY($2::text[]) ORDER BY hash, number
+"""
+PIECE = "SELECT piece FROM dispatchkit.content WHERE run = $1 AND hash = $2 AND number = $3"
 
 PLAN_PART = """
 INSERT INTO dispatchkit.plan_part (run, number, digest) VALUES ($1, $2, $3)

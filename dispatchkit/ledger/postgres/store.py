@@ -26,7 +26,8 @@ from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
-from dispatchkit.ledger.contents import ContentCache
+from dispatchkit.ledger.contents import Content, ContentCache
+from dispatchkit.ledger.files import PIECE_BYTES, batches, joined
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
@@ -167,7 +168,7 @@ class PostgresStore(SharedStore):
         rows: Sequence[tuple[bytes, str]],
         *,
         log_keys: Mapping[bytes, int] | None = None,
-        contents: Mapping[str, str] | None = None,
+        contents: Mapping[str, Content] | None = None,
         part: tuple[int, bytes] | None = None,
     ) -> None:
         new: dict[bytes, str] = {}
@@ -182,11 +183,13 @@ class PostgresStore(SharedStore):
                 total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
                 await connection.execute(sql.PLAN, run, [*new], [*new.values()], total, logs)
                 if contents:
-                    await connection.execute(sql.PLAN_CONTENTS, run, [*contents], [*contents.values()])
+                    await _plan_contents(connection, run, contents)
                 if part is not None:
                     await connection.execute(sql.PLAN_PART, run, *part)
 
-        await self.connection.run(work)
+        # One second more for each piece: the database may be far away.
+        more = sum(map(len, contents.values())) / PIECE_BYTES if contents else 0.0
+        await self.connection.run(work, more_time=more)
 
     async def plan_parts(self, run: int) -> dict[int, bytes]:
         statement = "SELECT number, digest FROM dispatchkit.plan_part WHERE run = $1"
@@ -287,9 +290,16 @@ class PostgresStore(SharedStore):
         commands = await self._contents.attach(run, [row["command"] for row in rows], self._read_contents)
         return [Unsettled(index, command, *rest) for command, (index, _, *rest) in zip(commands, rows, strict=True)]
 
-    async def _read_contents(self, run: int, hashes: Sequence[str]) -> list[tuple[str, str]]:
+    async def _read_contents(self, run: int, hashes: Sequence[str]) -> list[tuple[str, bytes]]:
         rows = await self.connection.run(fetching(sql.CONTENTS, run, hashes), timeout=_RECONNECT_TIMEOUT)
-        return [(row["hash"], row["content"]) for row in rows]
+        return joined((row["hash"], row["piece"]) for row in rows)
+
+    async def read_file(self, run: int, name: str) -> list[bytes]:
+        # A statement for each piece: a heartbeat of the run comes between two of them.
+        pieces: list[bytes] = []
+        while rows := await self.connection.run(fetching(sql.PIECE, run, name, len(pieces))):
+            pieces.append(rows[0]["piece"])
+        return pieces
 
     async def set_limits(self, run: int, *, rate: float | None, concurrency: int | None) -> None:
         """Set the limits of a run's account over all workers: launches a second and attempts in flight."""
@@ -515,6 +525,14 @@ class PostgresStore(SharedStore):
 
     def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
         return find_launched(self.connection, plan, low=low, high=high, within=within)
+
+
+async def _plan_contents(connection: Connection, run: int, contents: Mapping[str, Content]) -> None:
+    """Write contents, in statements of at most `PIECE_BYTES`: the driver encodes each on the event loop."""
+    known = {row["hash"] for row in await connection.fetch(sql.KNOWN_CONTENTS, run, [*contents])}
+    new = {name: content for name, content in contents.items() if name not in known}
+    for batch in batches(new):
+        await connection.execute(sql.PLAN_CONTENTS, run, *_columns(batch, 3))
 
 
 def _holder(row: Row) -> Holder | None:

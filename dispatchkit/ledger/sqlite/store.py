@@ -27,7 +27,8 @@ from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
-from dispatchkit.ledger.contents import ContentCache
+from dispatchkit.ledger.contents import Content, ContentCache
+from dispatchkit.ledger.files import joined, pieces
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect_writer, empty_log, explain, find_boot
@@ -210,7 +211,7 @@ class SqliteStore(Store):
         rows: Sequence[tuple[bytes, str]],
         *,
         log_keys: Mapping[bytes, int] | None = None,
-        contents: Mapping[str, str] | None = None,
+        contents: Mapping[str, Content] | None = None,
         part: tuple[int, bytes] | None = None,
     ) -> None:
         once: dict[bytes, str] = {}
@@ -226,8 +227,7 @@ class SqliteStore(Store):
                     [(log_key, run, key) for key, log_key in log_keys.items()],
                 )
             if contents:
-                statement = "INSERT OR IGNORE INTO content (run, hash, content) VALUES (?, ?, ?)"
-                db.executemany(statement, [(run, *content) for content in contents.items()])
+                _plan_contents(db, run, contents)
             if part is not None:
                 db.execute("INSERT OR REPLACE INTO plan_part (run, number, digest) VALUES (?, ?, ?)", (run, *part))
 
@@ -320,9 +320,16 @@ class SqliteStore(Store):
             for command, (index, _, request_id, since, *more) in zip(commands, rows, strict=True)
         ]
 
-    async def _read_contents(self, run: int, hashes: Sequence[str]) -> list[tuple[str, str]]:
-        sql = "SELECT hash, content FROM content WHERE run = ? AND hash IN (SELECT value FROM json_each(?))"
-        return await self._read(lambda db: db.execute(sql, (run, json.dumps(hashes))).fetchall())
+    async def _read_contents(self, run: int, hashes: Sequence[str]) -> list[tuple[str, bytes]]:
+        sql = """
+            SELECT hash, CAST(piece AS BLOB) FROM content WHERE run = ? AND hash IN (SELECT value FROM json_each(?))
+            ORDER BY hash, number"""
+        return await self._read(lambda db: joined(db.execute(sql, (run, json.dumps(hashes)))))
+
+    async def read_file(self, run: int, name: str) -> list[bytes]:
+        # A damaged piece may be text by now, and not even that.
+        sql = "SELECT CAST(piece AS BLOB) FROM content WHERE run = ? AND hash = ? ORDER BY number"
+        return await self._read(lambda db: [piece for (piece,) in db.execute(sql, (run, name))])
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
         return cast("list[ClaimResult]", await _opened(self._writer).run(Batch(claims=claims)))
@@ -474,6 +481,20 @@ class SqliteStore(Store):
                 for key, state, at in rows:
                     yield Launched(name, key, state, datetime.fromtimestamp(at, UTC))
                 after = rows[-1][0] if len(rows) == _PAGE else None
+
+
+def _plan_contents(db: sqlite3.Connection, run: int, contents: Mapping[str, Content]) -> None:
+    sql = "SELECT hash FROM content WHERE run = ? AND hash IN (SELECT value FROM json_each(?)) AND number = 0"
+    known = {name for (name,) in db.execute(sql, (run, json.dumps([*contents])))}
+    db.executemany(
+        "INSERT OR REPLACE INTO content (run, hash, number, piece) VALUES (?, ?, ?, ?)",
+        (
+            (run, name, number, piece)
+            for name, content in contents.items()
+            if name not in known
+            for number, piece in enumerate(pieces(content))
+        ),
+    )
 
 
 def _fetch(sql: str, given: tuple[object, ...] | dict[str, object], db: sqlite3.Connection) -> list[tuple[Any, ...]]:

@@ -280,6 +280,19 @@ async def test_cancelled_read_loses_no_command() -> None:
     assert await source.next_item() is None
 
 
+def test_refusal_reads_no_digest(readers: list[int]) -> None:
+    client = AltcraftClient("http://127.0.0.1:1", "token")
+    distinct = with_files(*((number, bytes([number])) for number in range(1, 9)))
+    FanOut(client, distinct, repeats="refuse")
+    with pytest.raises(ValueError, match=r"names 2 commands more than once, .* commands\[2\]"):
+        FanOut(client, with_files(*LARGE_LIST), repeats="refuse")
+    FanOut(client, with_files((1, b"1"), (1, b"2"), (2, b"1")), repeats="refuse")
+    assert readers == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repeats_module._Comparisons, "of", None)  # only files of an id that is named twice are compared
+        FanOut(client, [*distinct, LaunchBroadcast(9), LaunchBroadcast(9, limit=1)], repeats="refuse")
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_equal_large_files_are_skipped(readers: list[int], concurrency: int) -> None:
     async with (
