@@ -264,7 +264,8 @@ def test_error_names_the_file(ledger: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr({"mkstemp": tempfile, "fsync": os, "replace": Path}[name], name, fail)
     result = run("ledger", "report", ledger, "a", "-o", "a.html")
-    assert (result.code, result.err) == (2, "dispatchkit: a.html: No space left on device\n")
+    next_step = "Free some space, or name a file on another disk"
+    assert (result.code, result.err) == (2, f"dispatchkit: a.html: No space left on device. {next_step}\n")
     assert not Path("a.html").exists()
 
 
