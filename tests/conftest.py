@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import inspect
 import itertools
 import os
@@ -48,6 +49,22 @@ def pytest_asyncio_loop_factories(
     if uvloop is not None and {"core", "faults"} & set(item.path.relative_to(config.rootpath).parts):
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let the processes that share the suite share the work of compiling it, too.
+
+    pytest rewrites the assertions of each module, and keeps the byte code. Each process imports all modules, and begins
+    at another one, so most modules were rewritten by another process. All collect them in the same order afterwards.
+    """
+    config = session.config
+    shared = getattr(config, "workerinput", None)
+    if shared is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    modules = sorted((config.rootpath / "tests").rglob("test_*.py"))
+    first = len(modules) * int(shared["workerid"].removeprefix("gw")) // shared["workercount"]
+    for module in (*modules[first:], *modules[:first]):
+        importlib.import_module(".".join(module.relative_to(config.rootpath).with_suffix("").parts))
 
 
 _ON_BOTH_LOOPS = ("tests/core/transport/", "tests/faults/")
