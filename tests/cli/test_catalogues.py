@@ -30,7 +30,7 @@ CATALOGUES = sorted((FOLDER / "locale").glob("*/LC_MESSAGES/dispatchkit.po"))
 
 def marked() -> Iterator[Message]:
     """The texts that the source marks."""
-    for file in FOLDER.rglob("*.py"):
+    for file in (*FOLDER.rglob("*.py"), FOLDER.parent / "ledger/run_snapshot.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MARKS:
                 texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
