@@ -18,6 +18,7 @@ _STEPS = {
     errno.ENOSPC: N_("free some space, or name a file on another disk"),
     errno.EDQUOT: N_("free some space, or name a file on another disk"),
 }
+_OTHER_STEP = N_("name another file")
 
 
 def describe_os_error(error: OSError) -> str:
@@ -36,7 +37,7 @@ def _next_step(number: int, path: Path) -> str:
         if not folder.is_dir():
             return _("there is no folder {folder}: make it, or name another file").format(folder=folder)
         return _("check its name: it was looked for in {folder}").format(folder=folder)
-    return _(_STEPS.get(number, N_("name another file")))
+    return _(_STEPS.get(number, _OTHER_STEP))
 
 
 def _capital(text: str) -> str:
