@@ -206,7 +206,9 @@ def test_resume_settles_its_own_targets(played: Played) -> None:
     resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
     assert resumed.code == 0
     assert "2 of 2 dispatches" in resumed.out
-    assert re.search(r"1 target is left out: another .* launches it now: 1 in run .* UTC \(3\)\. To show run", resumed.out)
+    assert re.search(
+        r"1 target is left out: another .* launches it now: 1 in run .* UTC \(3\)\. To show run", resumed.out
+    )
     assert re.search(r"^Resume run '\S+': 2 of 3 dispatches are left: 1, 2$", resumed.out, re.MULTILINE)
     assert re.search(r"\n  left out  1 that other runs launched, or launch now: 1 in run .* UTC \(3\)\n", resumed.out)
     assert played.sandbox.launches == {1: 1, 2: 1, 3: 1}
