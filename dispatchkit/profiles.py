@@ -85,7 +85,13 @@ class Profile:
     @property
     def is_production(self) -> bool:
         """Whether a launch reaches real people."""
-        return not is_loopback(self.host) if self.production is None else self.production
+        return self.is_production_at(self.host)
+
+    def is_production_at(self, host: str) -> bool:
+        """Whether a launch at a host reaches real people. ``production`` speaks for the profile's own host only."""
+        if self.production is None or host.rstrip("/") != self.host.rstrip("/"):
+            return not is_loopback(host)
+        return self.production
 
     @property
     def token_source(self) -> str:
@@ -104,7 +110,6 @@ class Profile:
             return self.token.reveal()
         if not self.token_command:
             return None
-        failed = f"token_command of profile {self.name!r} failed"
         try:
             done = subprocess.run(  # noqa: S603 - the user's own command
                 self.token_command,
@@ -114,14 +119,20 @@ class Profile:
                 timeout=_COMMAND_TIMEOUT,
             )
         except OSError as error:
-            raise ValueError(f"{failed}: {self.token_command[0]}: {error.strerror}") from None
+            raise self._failure(f"{self.token_command[0]}: {error.strerror}") from None
         except subprocess.TimeoutExpired:
-            raise ValueError(f"{failed}: it took longer than {_COMMAND_TIMEOUT:g} s") from None
+            raise self._failure(f"it took longer than {_COMMAND_TIMEOUT:g} s") from None
         if done.returncode:
-            raise ValueError(f"{failed}: exit status {done.returncode}")
+            raise self._failure(f"exit status {done.returncode}")
         if not (token := done.stdout.decode("ascii", "replace").strip()):
-            raise ValueError(f"{failed}: it wrote no token")
+            raise self._failure("it wrote no token")
         return token
+
+    def _failure(self, reason: str) -> ValueError:
+        return ValueError(
+            f"token_command of profile {self.name!r} failed: {reason}. Run it in a shell to see why, and correct it "
+            f"in {profiles_file()}"
+        )
 
     def check_environment(self) -> None:
         """Refuse to send the profile's token to a host that only the environment names.
@@ -238,7 +249,7 @@ def read_profiles() -> dict[str, Profile]:
         where = str(error).rpartition(" (")[2].rstrip(")") if "line" in str(error) else "not UTF-8"
         raise ValueError(f"{file} is no TOML ({where}): correct it") from None  # the text itself may hold a token
     try:
-        _check_keys("", tables, ("profiles",))
+        _check_keys("", tables, ("profiles",), what_next="A profile is a table of its own: [profiles.NAME]")
     except _UnknownKeyError as error:
         raise ValueError(f"{file}{_line_of(text, '', error.key)}: {error}") from None
     sections = _table(f"{file}: profiles", tables.get("profiles", {}))
@@ -309,8 +320,8 @@ def _setting(provider: Provider[object], key: str, value: object) -> object:
     text = ("no", "yes")[value] if isinstance(value, bool) else value
     try:
         return provider.settings[key](text if isinstance(text, str) else "")
-    except ValueError:
-        raise ValueError(f"{key} must be a value that {provider.name} knows, not {value!r}") from None
+    except ValueError as error:
+        raise ValueError(f"{key} must be a value that {provider.name} knows, not {value!r}: {error}") from None
 
 
 def _pace(value: object) -> Pace | None:
@@ -348,7 +359,7 @@ class _UnknownKeyError(ValueError):
         self.key = key
 
 
-def _check_keys(where: str, table: Collection[str], known: Collection[str]) -> None:
+def _check_keys(where: str, table: Collection[str], known: Collection[str], *, what_next: str | None = None) -> None:
     unknown = next((key for key in table if key not in known), None)
     if unknown is None:
         return
@@ -356,7 +367,7 @@ def _check_keys(where: str, table: Collection[str], known: Collection[str]) -> N
     if alias is not None and alias.partition(" ")[0] in known:
         hint = f". Did you mean {alias!r}?"
     else:
-        hint = _did_you_mean(unknown, known) or f". There are {', '.join(known)}"
+        hint = _did_you_mean(unknown, known) or f". {what_next or 'There are ' + ', '.join(known)}"
     raise _UnknownKeyError(f"{where}there is no key {unknown!r}{hint}", unknown)
 
 

@@ -94,7 +94,8 @@ def test_token_stays_with_its_host(config: Path, monkeypatch: pytest.MonkeyPatch
         ("[profiles.a]\nprovider = 'drect'\n", "there is no provider 'drect'. Did you mean 'direct'?"),
         ("[profiles.a]\nprovider = 'direct'\nacount = 'x'\n", "there is no key 'acount'. Did you mean 'account'?"),
         ("[profiles.a]\nprovider = 'direct'\nwire = 'xml'\n", "there is no key 'wire'"),
-        ("[profiles.a]\nprovider = 'altcraft'\nwire = 'csv'\n", "wire must be a value that altcraft knows"),
+        ("[profiles.a]\nprovider = 'altcraft'\nwire = 'csv'\n", "not 'csv': give 'json' or 'xml'"),
+        ("[profiles.a]\nprovider = 'altcraft'\ndeduplicates = 'si'\n", "not 'si': give true or false"),
         ("[profiles.a]\nprovider = 'direct'\nurl = 'http://h/x'\n", "profile 'a': url must be scheme://host[:port]"),
         (
             "[profiles.b]\nprovider = 'direct'\n[ profiles.'a b' ]\nprovider = 'direct'\n\"base_url\" = 'http://h'\n",
@@ -104,7 +105,7 @@ def test_token_stays_with_its_host(config: Path, monkeypatch: pytest.MonkeyPatch
             "[profiles]\na = {provider = 'direct', rate = 5}\n",
             "config.toml: profile 'a': there is no key 'rate'. Did you mean 'pace = { rate = ... }'?",
         ),
-        ("\ntoken = 'x'\n", "config.toml, line 2: there is no key 'token'. There are profiles"),
+        ("\ntoken = 'x'\n", "line 2: there is no key 'token'. A profile is a table of its own: [profiles.NAME]"),
         ("[profiles.a]\nprovider = 'direct'\npace = {rat = 1}\n", "there is no key 'rat'. Did you mean 'rate'?"),
         ("[profiles.a]\nprovider = 'direct'\npace = {rate = 0}\n", "rate must be positive"),
         ("[profiles.a]\nprovider = 'direct'\ntoken = 'x'\ntoken_command = 'x'\n", "either token or token_command"),

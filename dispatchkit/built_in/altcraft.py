@@ -14,13 +14,13 @@ __all__ = ["PROVIDER"]
 
 def _wire(text: str) -> str:
     if text not in {"json", "xml"}:
-        raise ValueError(text)
+        raise ValueError("give 'json' or 'xml'")
     return text
 
 
 def _yes(text: str) -> bool:
     if text not in {"yes", "no"}:
-        raise ValueError(text)
+        raise ValueError("give true or false")
     return text == "yes"
 
 

@@ -149,8 +149,8 @@ def _within(window: float | None) -> str:
 def name_repeats(repeats: Sequence[Repeat]) -> str:
     """The other runs, with the number of repeats, the time of the latest one, and the first targets of each."""
     others = "; ".join(
-        f"{repeat.count:,} in run {repeat.run!r}, the latest at {repeat.latest:%Y-%m-%d %H:%M:%S} UTC: "
-        f"{name_targets(repeat)}"
+        f"{repeat.count:,} in run {repeat.run!r}, the latest at {repeat.latest:%Y-%m-%d %H:%M:%S} UTC "
+        f"({name_targets(repeat)})"
         for repeat in repeats[:_MAX_NAMED]
     )
     more = f"; and in {len(repeats) - _MAX_NAMED:,} other runs" if len(repeats) > _MAX_NAMED else ""

@@ -168,7 +168,10 @@ def test_terminal_follows_until_ctrl_c(ledger: Path) -> None:
     ("arguments", "message"),
     [
         (("list", "{ledger}", "friday"), "too many arguments: there are 2, for LEDGER"),
-        (("show", "{ledger}"), "{ledger} holds 2 runs: name one of 'sunday', 'friday'"),
+        (
+            ("show", "{ledger}"),
+            "{ledger} holds 2 runs: name one of 'sunday', 'friday'. To list them: dispatchkit ledger list {ledger}",
+        ),
         (("show", "{ledger}", "monday"), "the ledger holds no run 'monday'; it holds 'sunday', 'friday'"),
         (("show", "{ledger}", "friday", "--follow", "--csv"), "--follow does not go with --csv: a CSV has one header"),
         (("export", "{ledger}", "friday", "--json", "--csv"), "give either --json or --csv, not both"),

@@ -183,7 +183,31 @@ def test_check_sends_nothing(config: Path, played: Played) -> None:
     config.write_text(config.read_text().replace("echo ", "false "))
     broken = run("profile", "check", "loyalty")
     assert broken.code == 2
-    assert broken.err == "dispatchkit: token_command of profile 'loyalty' failed: exit status 1\n"
+    assert broken.err == (
+        "dispatchkit: token_command of profile 'loyalty' failed: exit status 1. Run it in a shell to see why, and "
+        f"correct it in {config}\n"
+    )
+
+
+def test_check_names_own_host(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch goes to the host of the environment, so a check says so."""
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_URL", "http://127.0.0.1:2")
+    refused = run("profile", "check", "retail")
+    assert refused.code == 2
+    assert "DISPATCHKIT_DIRECT_URL names another host: unset DISPATCHKIT_DIRECT_URL" in refused.err
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "c2VjcmV0")
+    assert run("profile", "check", "retail").out.startswith(
+        "retail: direct at http://127.0.0.1:2 of DISPATCHKIT_DIRECT_URL (not production), "
+    )
+
+
+def test_check_needs_a_host(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("[profiles.loyalty]\nprovider = 'altcraft'\n")
+    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_TOKEN", "secret")
+    monkeypatch.delenv("DISPATCHKIT_ALTCRAFT_URL", raising=False)
+    assert 'has no host of its own: add url = "https://' in run("profile", "check", "loyalty").err
+    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "http://127.0.0.1:2")
+    assert run("profile", "check", "loyalty").code == 0
 
 
 def test_open_file_is_refused(config: Path) -> None:

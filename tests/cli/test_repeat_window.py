@@ -52,7 +52,7 @@ def test_same_line_launches_once(played: Played) -> None:
     assert (again.code, again.out) == (5, "")
     assert re.fullmatch(
         r"All 4 dispatches were launched before, or may have been: 4 done in run '20260131-090001-start-0a1b', the "
-        r"latest at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: 1-4\. Nothing was sent\. To launch all the same: (.*)\n",
+        r"latest at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(1-4\)\. Nothing was sent\. To launch all the same: (.*)\n",
         again.err,
     ), again
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
@@ -90,7 +90,7 @@ def test_rest_of_list_is_launched(played: Played) -> None:
     assert result.code == 0
     assert "Start 5 dispatches: 5-9\n" in result.out
     assert "left out  3 launched before, 3 done in run '20260131-090001-start-0a1b', the latest at " in result.out
-    assert " UTC: 2-4\n" in result.out
+    assert " UTC (2-4)\n" in result.out
     assert played.sandbox.launches == dict.fromkeys(range(1, 10), 1)
 
 
@@ -190,9 +190,9 @@ def test_resume_leaves_out_unclear_repeats(played: Played) -> None:
     assert resumed.code == 0
     assert "Targets of the run '20260131-090001-start-0a1b' are left out" in resumed.err
     assert "2 in run '20260131-090002-start-0a1b', the latest at " in resumed.err
-    assert re.search(r"UTC: 1, 2\.$", resumed.err, re.MULTILINE)
+    assert re.search(r"UTC \(1, 2\)\.$", resumed.err, re.MULTILINE)
     assert "2 targets are left out: another run launched them, or launches them now: 2 in run " in resumed.out
-    assert "UTC: 1, 2. The outcome of 1 of them is unclear in this run, too" in resumed.out
+    assert "UTC (1, 2). The outcome of 1 of them is unclear in this run, too" in resumed.out
     show = resumed.out.partition("To show run '20260131-090002-start-0a1b': ")[2].splitlines()[0]
     assert run(*shlex.split(show)[1:]).code == 0
     assert played.sandbox.launches[3] == 1
@@ -206,9 +206,11 @@ def test_resume_settles_its_own_targets(played: Played) -> None:
     resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
     assert resumed.code == 0
     assert "2 of 2 dispatches" in resumed.out
-    assert re.search(r"1 target is left out: another .* launches it now: 1 in run .* UTC: 3\. To show run", resumed.out)
+    assert re.search(
+        r"1 target is left out: another .* launches it now: 1 in run .* UTC \(3\)\. To show run", resumed.out
+    )
     assert re.search(r"^Resume run '\S+': 2 of 3 dispatches are left: 1, 2$", resumed.out, re.MULTILINE)
-    assert re.search(r"\n  left out  1 that other runs launched, or launch now: 1 in run .* UTC: 3\n", resumed.out)
+    assert re.search(r"\n  left out  1 that other runs launched, or launch now: 1 in run .* UTC \(3\)\n", resumed.out)
     assert played.sandbox.launches == {1: 1, 2: 1, 3: 1}
 
 
@@ -228,7 +230,7 @@ def test_resume_launches_nothing_twice(played: Played, line: str) -> None:
             "Nothing is left to resume in run 'a'. 2 targets are left out: another run launched them, or launches them "
             "now: 2 in run '20260131-090001-start-0a1b', the latest at "
         )
-        assert re.search(r" UTC: 3, 4\. To show run .*: dispatchkit ledger show", resumed.err)
+        assert re.search(r" UTC \(3, 4\)\. To show run .*: dispatchkit ledger show", resumed.err)
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 
@@ -239,7 +241,7 @@ def test_rest_leaves_out_repeats(played: Played) -> None:
     rest = start(played, *first)
     assert rest.code == 0
     assert "Start the rest of run 'a': 1 of 4 dispatches is left, of 1-4\n" in rest.out
-    assert re.search(r"left out  1 that other runs launched, or launch now: 1 in run .* UTC: 3\n", rest.out)
+    assert re.search(r"left out  1 that other runs launched, or launch now: 1 in run .* UTC \(3\)\n", rest.out)
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 

@@ -108,7 +108,7 @@ def test_first_targets_are_named(count: int, expected: str) -> None:
     commands = [encode_text(StartDispatch(number)) for number in (7, 8)]
     repeat = Repeat("noon", count, commands, datetime(2026, 1, 31, 12, tzinfo=UTC), range(count))
     assert name_targets(repeat) == expected
-    assert name_repeats([repeat]) == f"{count} in run 'noon', the latest at 2026-01-31 12:00:00 UTC: {expected}"
+    assert name_repeats([repeat]) == f"{count} in run 'noon', the latest at 2026-01-31 12:00:00 UTC ({expected})"
 
 
 @pytest.mark.parametrize(

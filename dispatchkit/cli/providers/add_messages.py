@@ -156,9 +156,7 @@ def _ask(options: AddMessagesOptions, file: MessageFile, key: str) -> None:
 def _described(options: AddMessagesOptions, file: MessageFile, what: str) -> Description:
     left = file.count - options.skip
     host, profile = options.base_url or "", options.invocation.profile
-    is_production = not is_loopback(host)
-    if profile is not None and profile.host.rstrip("/") == host.rstrip("/"):
-        is_production = profile.is_production
+    is_production = not is_loopback(host) if profile is None else profile.is_production_at(host)
     details = [] if profile is None else [(_("profile"), profile.name)]
     details += [
         (_("host"), f"{host}{PRODUCTION}" if is_production else host),

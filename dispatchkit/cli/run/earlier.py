@@ -57,7 +57,7 @@ class EarlierRun:
     def __str__(self) -> str:
         states = ", ".join(f"{self.states[state]:,} {word}" for state, word in _WORDS.items() if self.states[state])
         ids = describe_ids(Targets((number, number) for number in self.ids))
-        return _("{states} in run {name!r}, the latest at {time} UTC: {ids}").format(
+        return _("{states} in run {name!r}, the latest at {time} UTC ({ids})").format(
             states=states, name=self.name, time=utc(self.latest), ids=ids
         )
 

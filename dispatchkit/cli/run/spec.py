@@ -153,10 +153,7 @@ def describe_rest(
 def describe_host(options: ActingOptions, host: str, variable: str) -> tuple[tuple[str, str], ...]:
     """Where a launch goes: the profile, the host, and the account."""
     profile = options.invocation.profile
-    # A host that the profile does not name may be production, whatever the profile is.
-    is_production = not is_loopback(host)
-    if profile is not None and profile.host.rstrip("/") == host.rstrip("/"):
-        is_production = profile.is_production
+    is_production = not is_loopback(host) if profile is None else profile.is_production_at(host)
     named = () if profile is None else ((_("profile"), profile.name),)
     shown = f"{host}{PRODUCTION}" if is_production else host
     return (*named, (_("host"), shown), (_("account"), describe_account(options, variable)))

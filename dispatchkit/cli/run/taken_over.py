@@ -29,7 +29,7 @@ _NAMED = 5
 def name_runs(repeats: Sequence[Repeat]) -> str:
     """The other runs, with the first targets of each."""
     named = [
-        _("{count:,} in run {name!r}, the latest at {time} UTC: {ids}").format(
+        _("{count:,} in run {name!r}, the latest at {time} UTC ({ids})").format(
             count=repeat.count, name=repeat.run, time=utc(repeat.latest), ids=name_targets(repeat)
         )
         for repeat in repeats[:_NAMED]

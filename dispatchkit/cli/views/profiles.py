@@ -84,11 +84,14 @@ def check_profiles(options: CheckOptions) -> None:
 
 
 def _check(profile: Profile) -> None:
-    variable = installed_provider(profile.provider).token_variable
-    if not profile.host:
+    provider = installed_provider(profile.provider)
+    variable, url_variable = provider.token_variable, provider.url_variable or ""
+    own = os.environ.get(url_variable)  # it goes before the profile's host in a launch, too
+    profile.check_environment()
+    if not (host := own or profile.host):
         raise ValueError(
-            _("profile {name!r} has no url, and the provider {provider!r} has no host").format(
-                name=profile.name, provider=profile.provider
+            _("profile {name!r} has no url, and the provider {provider!r} has no host of its own: add {line}").format(
+                name=profile.name, provider=profile.provider, line='url = "https://..."'
             )
         )
     secret = Secret(os.environ.get(variable) or profile.read_token() or "", environment=variable)
@@ -97,7 +100,7 @@ def _check(profile: Profile) -> None:
     except ValueError as error:
         raise ValueError(_("profile {name!r}: {error}").format(name=profile.name, error=error)) from None
     source = variable if os.environ.get(variable) else profile.token_source
-    kind = _("production") if profile.is_production else _("not production")
+    kind = _("production") if profile.is_production_at(host) else _("not production")
     fine = (
         _("{name}: {provider} at {host} ({kind}), token from {source}: fine")
         if profile.account is None
@@ -106,7 +109,7 @@ def _check(profile: Profile) -> None:
     text = fine.format(
         name=profile.name,
         provider=profile.provider,
-        host=profile.host,
+        host=_("{host} of {variable}").format(host=host, variable=url_variable) if own else host,
         kind=kind,
         account=profile.account,
         source=source,

@@ -69,5 +69,7 @@ async def resolve_run(ledger: Ledger, ledger_ref: LedgerRef) -> Run:
         raise ValueError(_("{ledger} holds no run: name another ledger").format(ledger=ledger_ref))
     names = ", ".join(repr(run.name) for run in runs[:_SHOWN]) + (", ..." if len(runs) > _SHOWN else "")
     raise ValueError(
-        _("{ledger} holds {count:,} runs: name one of {names}").format(ledger=ledger_ref, count=len(runs), names=names)
+        _("{ledger} holds {count:,} runs: name one of {names}. To list them: {line}").format(
+            ledger=ledger_ref, count=len(runs), names=names, line=ledger_ref.list_runs()
+        )
     )

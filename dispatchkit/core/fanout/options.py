@@ -47,7 +47,8 @@ class FanOutOptions(TypedDict, total=False):
         ledger: The durable memory of the run, usually a `Ledger`. It holds each command before its first byte is sent,
             so the same line resumes the run in another process. It needs ``run``. None: no memory. Default: None.
         run: The name of the run in the ledger. An existing run is resumed. Its done and rejected commands are left
-            alone, its unclear ones are settled, and the rest is launched. It needs ``ledger``. Default: None.
+            alone, its unclear ones are settled, and the rest is launched. Commands that it does not hold yet are
+            added to it. It needs ``ledger``. Default: None.
         repeat_window: Seconds. Refuse the run if another run has launched one of the targets within this time, or
             launches it now. Only runs of the same ledger on the same account count, and only the same
             commands (see ``repeats``). The check comes before the first

@@ -47,7 +47,7 @@ class Reading:
             return connect(path)
         self.is_read_only = True
         if not os.access(path, os.R_OK):
-            raise LedgerError(f"this user may not read the ledger {path}: run the same as its owner")
+            raise LedgerError(f"this user may not read the ledger {path}: run this command as its owner")
         refuse_link(path)
         check_names(path)
         log, memory = (path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))
