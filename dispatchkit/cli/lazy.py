@@ -179,10 +179,9 @@ def group(
 
 
 def _no_such_command(name: str, table: Mapping[str, CommandRef | GroupRef]) -> str:
-    close: Sequence[str] = get_close_matches(name, table)
-    # A command that acts is never suggested, nor is another one instead of it.
-    if close and table[close[0]].reads:
-        close = [known for known in close if table[known].reads]
+    reading = [known for known, ref in table.items() if ref.reads]
+    close: Sequence[str] = get_close_matches(name, reading)
+    if close:
         return _("There is no command {name!r}. Did you mean {names}?").format(
             name=name, names=_(" or ").join(map(repr, close))
         )
