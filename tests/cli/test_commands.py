@@ -119,8 +119,9 @@ def test_ledger_views_need_no_client(played: Played, tmp_path: Path, words: tupl
 
 
 @pytest.mark.second_stage
-def test_plain_launch_loads_no_extras(tmp_path: Path) -> None:
-    line = ("direct", "start", "1", "--sandbox", "--run", "one", "--ledger", str(tmp_path / "launch.db"))
+def test_plain_launch_loads_no_extras(played: Played, tmp_path: Path) -> None:
+    where = ("--ledger", str(tmp_path / "launch.db"), "--run", "one")
+    line = ("direct", "start", "1", "--base-url", played.url, *where, "--yes")
     text, heavy = modules_after(*line, also=NOT_OF_A_PLAIN_LAUNCH)
     assert "1 of 1 dispatch" in text
     assert not {*NOT_OF_A_PLAIN_LAUNCH} & {*heavy}
