@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, time
-from typing import Protocol
-from zoneinfo import ZoneInfo, available_timezones
+from typing import TYPE_CHECKING, Protocol
 
 from dispatchkit.cli.translate import _
 from dispatchkit.core.fanout.window import Window, in_words
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 __all__ = ["parse_window", "past_hours"]
 
@@ -90,6 +92,8 @@ def past_hours(given: Mapping[str, str], now: datetime) -> set[str]:
 
 
 def _zone(name: str) -> ZoneInfo:
+    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415 - most launches have no hours
+
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):

@@ -21,6 +21,9 @@ HEAVY = (
     *("dispatchkit.direct", "dispatchkit.altcraft", "dispatchkit.core.events"),
 )
 
+NOT_OF_A_PLAIN_LAUNCH = ("rich", "zoneinfo", "asyncpg", "dispatchkit.cli.output.bar", "dispatchkit.core.events")
+"""What only a terminal, hours, a PostgreSQL ledger or an observer need."""
+
 
 def modules_after(
     *arguments: str, also: Sequence[str] = (), environment: Mapping[str, str] = os.environ
@@ -50,7 +53,7 @@ def references(app_: object) -> Iterator[CommandRef]:
 
 def test_dry_run_imports_no_client() -> None:
     line = ("direct", "start", "1", "--dry-run", "--sandbox", "--concurrency", "5")
-    text, heavy = modules_after(*line, also=("pydantic",))
+    text, heavy = modules_after(*line, also=("pydantic", "zoneinfo"))
     assert "1 request. None was sent." in text
     assert heavy == ["attrs", "dispatchkit.direct"]
 
@@ -116,10 +119,12 @@ def test_ledger_views_need_no_client(played: Played, tmp_path: Path, words: tupl
 
 
 @pytest.mark.second_stage
-def test_unobserved_run_loads_no_events() -> None:
-    text, heavy = modules_after("direct", "start", "1", "--sandbox")
+def test_plain_launch_loads_no_extras(played: Played, tmp_path: Path) -> None:
+    where = ("--ledger", str(tmp_path / "launch.db"), "--run", "one")
+    line = ("direct", "start", "1", "--base-url", played.url, *where, "--yes")
+    text, heavy = modules_after(*line, also=NOT_OF_A_PLAIN_LAUNCH)
     assert "1 of 1 dispatch" in text
-    assert "dispatchkit.core.events" not in heavy
+    assert not {*NOT_OF_A_PLAIN_LAUNCH} & {*heavy}
 
 
 def test_references_exist() -> None:

@@ -38,8 +38,9 @@ LAYOUT = {"justify", "overflow", "style"}
 
 DATA = {
     "option_names.py": ("",),  # it searches and replaces words of the library, whose messages are in English
+    "output/bar.py": ("bold ", "ellipsis", "{task."),
     "output/failures.py": ("it was left in flight",),  # a value, which JSON and CSV have too
-    "output/progress.py": ("bold ", "ellipsis", "{task."),
+    "output/progress.py": ("bold ",),
     "output/report_file.py": ("<!doctype html>",),
     "providers/sandbox.py": ("\n\nexport DISPATCHKIT_",),
     "run/init_ledger.py": ("-- ",),  # comments in SQL

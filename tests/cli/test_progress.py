@@ -15,8 +15,9 @@ from rich.console import Console
 
 from dispatchkit import DirectClient, Pace, Report
 from dispatchkit.cli.output import progress
+from dispatchkit.cli.output.bar import Bar
 from dispatchkit.cli.output.outages import Outage
-from dispatchkit.cli.output.progress import Bar, Lines, ProgressSnapshot
+from dispatchkit.cli.output.progress import Lines, ProgressSnapshot
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.core.pacing.pace import PaceStatistics

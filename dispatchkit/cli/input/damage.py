@@ -21,36 +21,37 @@ EXCEL_ERROR = re.compile(
 _AS_NUMBER = _("in Excel, format the column as Number with 0 decimals and no separators. Save it again")
 _AS_TEXT = _("in Excel, format the column as Text, and then enter the ids again")
 
-_CASES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"#{2,}"), _("the column was too narrow for the number: widen it in Excel, and save it again")),
+_CASES: tuple[tuple[str | re.Pattern[str], str], ...] = (
+    (r"#{2,}", _("the column was too narrow for the number: widen it in Excel, and save it again")),
     (EXCEL_ERROR, _("a formula failed: correct it in Excel, or paste the id itself as a value")),
     (
-        re.compile(r"[+-]?\d+([.,]\d*)?[eE\u0435\u0415][+-]?\d+"),
+        r"[+-]?\d+([.,]\d*)?[eE\u0435\u0415][+-]?\d+",
         _("Excel has shortened the number, and its last digits are lost. Go back to the original: {remedy}").format(
             remedy=_AS_NUMBER
         ),
     ),
     (
-        re.compile(r"[+-]?\d{1,3}(?:[.,'\u2019_ \u00a0\u2007\u2009\u202f]\d{3})+([.,]\d*)?"),
+        r"[+-]?\d{1,3}(?:[.,'\u2019_ \u00a0\u2007\u2009\u202f]\d{3})+([.,]\d*)?",
         _("it has thousands separators: {remedy}").format(remedy=_AS_NUMBER),
     ),
-    (re.compile(r"\d+[.,]0*"), _("it has decimals: {remedy}").format(remedy=_AS_NUMBER)),
-    (re.compile(r"\d+[.,]\d+"), _("a number with decimals is not an id: look at the row, its columns may be shifted")),
+    (r"\d+[.,]0*", _("it has decimals: {remedy}").format(remedy=_AS_NUMBER)),
+    (r"\d+[.,]\d+", _("a number with decimals is not an id: look at the row, its columns may be shifted")),
     (
-        re.compile(r"['`\u2019\u2018]\d+['`\u2019\u2018]?"),
+        r"['`\u2019\u2018]\d+['`\u2019\u2018]?",
         _("an apostrophe marks it as text: in Excel, use Data, Text to Columns, Finish on the column. Save it again"),
     ),
-    (re.compile(r"=.*"), _("it is a formula: in Excel, paste the column as values, and save it again")),
-    (re.compile(r"[+\-\u2010-\u2015\u2212]\s*\d+"), _("it has a sign: an id has digits only")),
+    (r"=.*", _("it is a formula: in Excel, paste the column as values, and save it again")),
+    (r"[+\-\u2010-\u2015\u2212]\s*\d+", _("it has a sign: an id has digits only")),
     (
-        re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( .*)?|\d{1,2}[-. ][^\W\d]{3,}\.?([-. ]\d{2,4})?"),
+        r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( .*)?|\d{1,2}[-. ][^\W\d]{3,}\.?([-. ]\d{2,4})?",
         _("Excel has made a date of it. Go back to the original: {remedy}").format(remedy=_AS_TEXT),
     ),
-    (re.compile(r"\d+-\d+"), _("a range is given as an argument, such as 1-1000, not in a list of ids")),
-    (re.compile(r"0+[1-9]\d*"), _("it begins with 0, which an id never does: it looks like another column")),
-    (re.compile(r"0+"), _("no mailing has the id 0")),
-    (re.compile(r"\d{19,}"), _("it is too large for an id")),
+    (r"\d+-\d+", _("a range is given as an argument, such as 1-1000, not in a list of ids")),
+    (r"0+[1-9]\d*", _("it begins with 0, which an id never does: it looks like another column")),
+    (r"0+", _("no mailing has the id 0")),
+    (r"\d{19,}", _("it is too large for an id")),
 )
+"""Patterns with their reasons. `re` compiles a pattern when it first needs it, and keeps it."""
 
 
 def shown(text: str) -> str:
@@ -67,7 +68,7 @@ def describe(text: str) -> str:
 
 def looks_damaged(text: str) -> bool:
     """Whether a text is an id that a spreadsheet has damaged, and not just another word."""
-    return any(pattern.fullmatch(text) for pattern, _ in _CASES) or _strange_character(text) is not None
+    return any(re.fullmatch(pattern, text) for pattern, _ in _CASES) or _strange_character(text) is not None
 
 
 def _reason(text: str) -> str:
@@ -75,7 +76,7 @@ def _reason(text: str) -> str:
         return _("the cell is empty: fill it in, or delete the row")
     plain = text.isascii()
     for pattern, reason in _CASES:
-        if pattern.fullmatch(text) and (plain or not any(map(_is_foreign_digit, text))):
+        if re.fullmatch(pattern, text) and (plain or not any(map(_is_foreign_digit, text))):
             return reason
     strange = _strange_character(text)
     if strange is not None:

@@ -8,16 +8,13 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.invocation import Invocation
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.failures import LiveFailuresFile
 from dispatchkit.cli.output.notify import Ending
-from dispatchkit.cli.output.progress import STYLES, Bar, Lines, ProgressSnapshot
+from dispatchkit.cli.output.progress import STYLES, Lines, ProgressSnapshot
+from dispatchkit.cli.output.summary import Count, summary_text
 from dispatchkit.cli.text import counted, escape_control, format_failure, ignore_broken_pipe, state_word, write
 from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.core.clock import SYSTEM
@@ -26,13 +23,14 @@ from dispatchkit.errors import DispatchkitError, RejectedError, State
 from dispatchkit.values import as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
     from dispatchkit import Outcome, Report
     from dispatchkit.cli.input.ledger_ref import LedgerRef
     from dispatchkit.cli.input.question import Description
+    from dispatchkit.cli.output.bar import Bar
     from dispatchkit.cli.output.failures import FailuresFile
     from dispatchkit.cli.output.notify import Notifier
     from dispatchkit.core.clock import Clock
@@ -127,15 +125,25 @@ class Reporter:
         self._began = clock.monotonic()
         self._shown = Counter[State]()
         self._hints = Counter[tuple[type[DispatchkitError], str]]()
-        console = Console(stderr=True)
-        # FORCE_COLOR makes Rich take a log for a terminal; and objects on the same terminal would run through the bar.
-        live = console.is_interactive and sys.stderr.isatty() and not (json and sys.stdout.isatty())
         planned = total if most is None else min(total, most)
-        self._progress = (
-            Bar(total=planned, verb=verb, console=console, monotonic=clock.monotonic)
-            if live and not quiet
-            else Lines(total=planned, monotonic=clock.monotonic, quiet=quiet)
+        self._progress = (None if quiet else self._bar(planned, verb)) or Lines(
+            total=planned, monotonic=clock.monotonic, quiet=quiet
         )
+
+    def _bar(self, total: int, verb: str) -> Bar | None:
+        """The bar, where a person watches standard error."""
+        # FORCE_COLOR makes Rich take a log for a terminal; and objects on the same terminal would run through the bar.
+        if not sys.stderr.isatty() or (self._json and sys.stdout.isatty()):
+            return None
+        # Rich takes a twentieth of the CPU time of a launch of one target.
+        from rich.console import Console  # noqa: PLC0415
+
+        from dispatchkit.cli.output.bar import Bar  # noqa: PLC0415
+
+        console = Console(stderr=True)
+        if not console.is_interactive:
+            return None
+        return Bar(total=total, verb=verb, console=console, monotonic=self._clock.monotonic)
 
     def __enter__(self) -> Self:
         self._began = self._clock.monotonic()  # to compare with an earlier plan is not yet to launch
@@ -223,30 +231,21 @@ class Reporter:
         log(logger, logging.INFO, f"the run {text}", *values, extra=lambda: {"run": self._run, "index": None})
 
     def _summarize(self, report: Report, total: int, not_started: int, elapsed: float) -> None:
-        console = Console(file=self._stream, emoji=False)
-        with console.capture() as captured:
-            if self._description is not None:
-                console.print(Text(fitted(self._stream, str(self._description))), highlight=False, soft_wrap=True)
-            console.print(_table(report, not_started), highlight=False)
-            console.print(Text(self._total_line(report, total, elapsed)), highlight=False, soft_wrap=True)
-            if self.outages:
-                console.print(Text(fitted(self._stream, self.outages)), highlight=False, soft_wrap=True)
-            if self.left_out:
-                left_out = fitted(self._stream, escape_control(self.left_out))
-                console.print(Text(left_out), highlight=False, soft_wrap=True)
-            for (error_type, hint), count in self._hints.most_common():
-                text = fitted(self._stream, f"{count:,} {error_type.__name__}: {hint}")
-                console.print(Text(text), highlight=False, soft_wrap=True)
-            ends = (
-                "" if self._left(report, total) else self._where_it_is_recorded(),
-                self._where_failures_are(total - report.done, self._left(report, total)),
-                self._how_to_go_on(report, total, not_started),
-                self._how_to_launch_the_refused(),
-            )
-            for text in ends:
-                if text:
-                    console.print(Text(fitted(self._stream, escape_control(text))), highlight=False, soft_wrap=True)
-        write(self._stream, captured.get())
+        before = [] if self._description is None else [str(self._description)]
+        # A line of numbers that is no prose is not wrapped.
+        after = [self._total_line(report, total, elapsed)]
+        prose = [self.outages, escape_control(self.left_out)]
+        prose += [f"{count:,} {error_type.__name__}: {hint}" for (error_type, hint), count in self._hints.most_common()]
+        ends = (
+            "" if self._left(report, total) else self._where_it_is_recorded(),
+            self._where_failures_are(total - report.done, self._left(report, total)),
+            self._how_to_go_on(report, total, not_started),
+            self._how_to_launch_the_refused(),
+        )
+        prose += map(escape_control, ends)
+        after += [fitted(self._stream, text) for text in prose if text]
+        counts = [*_counts(report, not_started)]
+        write(self._stream, summary_text(self._stream, [fitted(self._stream, text) for text in before], counts, after))
 
     def _total_line(self, report: Report, total: int, elapsed: float) -> str:
         line = _("{done:,} of {targets} in {elapsed:,.2f} s").format(
@@ -347,14 +346,9 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
-def _table(report: Report, not_started: int) -> Table:
-    table = Table(box=None, pad_edge=False)
-    # A catalogue may hold markup: it is text.
-    table.add_column(Text(_("outcome")))
-    table.add_column(Text(_("count")), justify="right")
+def _counts(report: Report, not_started: int) -> Iterator[Count]:
     for state, style in STYLES.items():
         count: int = getattr(report, state.value)
-        table.add_row(Text(state_word(state.value)), f"{count:,}", style=style if count else "dim")
+        yield Count(state_word(state.value), count, style if count else "dim")
     if not_started:
-        table.add_row(Text(_("not started")), f"{not_started:,}")
-    return table
+        yield Count(_("not started"), not_started)

@@ -14,14 +14,12 @@ from datetime import datetime
 from shutil import get_terminal_size
 from typing import Literal
 
-from rich.cells import cell_len, set_cell_size
-
 from dispatchkit.cli.text import escape_control, format_value, labelled, write
 from dispatchkit.cli.translate import _
 from dispatchkit.json_rows import Scalar
 from dispatchkit.values import Value, as_json, columns
 
-__all__ = ["Form", "PlainTable", "Rows", "as_csv", "form_of"]
+__all__ = ["Form", "PlainTable", "Rows", "as_csv", "cell_width", "form_of"]
 
 Form = Literal["table", "json", "csv"]
 
@@ -134,7 +132,9 @@ class PlainTable:
         """The lines of rows."""
         cells = [[_cell(value) for value in row] for row in rows]
         if not self._widths:
-            self._widths = {place: max(map(cell_len, column)) for place, column in enumerate(zip(*cells, strict=True))}
+            self._widths = {
+                place: max(map(cell_width, column)) for place, column in enumerate(zip(*cells, strict=True))
+            }
             if self._width is not None or sys.stdout.isatty():
                 self._fit(cells[1:], self._width or get_terminal_size().columns)
         lines: list[str] = []
@@ -142,7 +142,7 @@ class PlainTable:
             parts: list[str] = []
             for place, width in self._widths.items():
                 cell = _shortened(line[place], width) if self._names[place] in self._flexible else line[place]
-                space = " " * (width - cell_len(cell))
+                space = " " * (width - cell_width(cell))
                 parts.append(f"{space}{cell}" if isinstance(row[place], int) else f"{cell}{space}")
             lines.append("  ".join(parts).rstrip() + "\n")
         return "".join(lines)
@@ -166,9 +166,20 @@ class PlainTable:
         return sum(self._widths.values()) + 2 * (len(self._widths) - 1) - limit
 
 
+def cell_width(text: str) -> int:
+    """The columns that a printable text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - as below
+
+    return cell_len(text)
+
+
 def _shortened(cell: str, width: int) -> str:
-    if cell_len(cell) <= width:
+    if cell_width(cell) <= width:
         return cell
+    from rich.cells import set_cell_size  # noqa: PLC0415 - a launch without a terminal does not need Rich
+
     return set_cell_size(cell, width - 1).rstrip() + "\u2026"
 
 

@@ -88,7 +88,7 @@ def _launch(options: RunOptions, spec: LaunchSpec[W, R], notifier: Notifier | No
         raise typer.Exit(0)
     # All that opens connections is imported here: a dry run does without.
     with with_log(options.log_file):
-        load("dispatchkit.cli.run.execute:execute")(
+        load("dispatchkit.cli.trust_store:load_launch")("dispatchkit.cli.run.execute:execute")(
             options, spec, targets, notifier=notifier, tell=lambda: _tell_what_is_left_out(targets)
         )
     raise AssertionError  # it always exits
