@@ -58,8 +58,8 @@ class Proxy:
         count = len(self._writers) // 2
         for writer in self._writers:
             with contextlib.suppress(OSError, ValueError):  # it is closed already, which uvloop tells as a ValueError
-                sock = writer.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no polite end
+                if sock := writer.get_extra_info("socket"):  # or None of it is left
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no polite end
             writer.transport.abort()
         return count
 
