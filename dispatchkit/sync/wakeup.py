@@ -64,9 +64,13 @@ class _EventWakeup:
             self.wait()
 
     def detach_after_fork(self) -> None:
-        with contextlib.suppress(OSError):  # too many open files
+        try:
             own = os.eventfd(0, os.EFD_CLOEXEC)
-            # The number stays: a wait that a signal handler has interrupted goes on with it.
+        except OSError:  # too many open files: one less makes room
+            os.close(self._descriptor)
+            own = os.eventfd(0, os.EFD_CLOEXEC)
+        # The number stays: a wait that a signal handler has interrupted goes on with it.
+        if own != self._descriptor:
             os.dup2(own, self._descriptor, inheritable=False)
             os.close(own)
 
@@ -149,9 +153,14 @@ class LoopWakeup:
         self._callback = callback
         self._descriptor = -1
         if sys.platform == "linux":
-            with contextlib.suppress(OSError):  # too many open files
-                self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                loop.add_reader(self._descriptor, self._read)
+            with contextlib.suppress(OSError):  # too many open files, or too many that the kernel watches
+                descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                try:
+                    loop.add_reader(descriptor, self._read)
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                self._descriptor = descriptor
 
     def send(self) -> None:
         """Let the loop call the function soon, unless it is closed."""

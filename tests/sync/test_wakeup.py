@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
 from dispatchkit.sync import wakeup
+from dispatchkit.sync.portal_call import PortalCall, forked_error
 from tests.sync.conftest import Play
 
 KINDS: list[Callable[[], wakeup.Wakeup]] = [wakeup._LockWakeup]
@@ -76,6 +79,68 @@ def test_loop_calls_the_function() -> None:
     loop.run_forever()
     loop.close()
     woken.send()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has eventfds")
+def test_full_child_detaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = wakeup._EventWakeup()
+    of_parent = os.dup(made._descriptor)
+    eventfd, calls = os.eventfd, []
+
+    def fail_once(*given: int) -> int:
+        calls.append(given)
+        if len(calls) == 1:
+            raise OSError(24, "Too many open files")
+        return eventfd(*given)
+
+    monkeypatch.setattr(os, "eventfd", fail_once)
+    try:
+        number = made._descriptor
+        made.detach_after_fork()
+        made.send()
+        assert select.select([of_parent], [], [], 0)[0] == []
+        assert made._descriptor == number
+        made.wait_at_most(5)
+        assert len(calls) == 2
+    finally:
+        os.close(of_parent)
+
+
+@pytest.mark.usefixtures("_descriptors")
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_child_wakes_its_wait(*, has_ended: bool) -> None:
+    """A signal handler forks inside of the wait, and meanwhile the call may have ended."""
+
+    async def work() -> int:
+        return 1
+
+    call = PortalCall(work)
+    if has_ended:
+        asyncio.run(call._run())
+    call.detach_after_fork()
+    began = time.monotonic()
+    call._wakeup.wait_at_most(5)
+    assert time.monotonic() - began < 4
+    call.wait()
+    assert (call.result if has_ended else str(call.failure())) == (1 if has_ended else str(forked_error()))
+
+
+def test_loop_watches_no_more() -> None:
+    loop = asyncio.new_event_loop()
+
+    class Full:
+        call_soon_threadsafe = loop.call_soon_threadsafe
+
+        def add_reader(self, *_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    woken = wakeup.LoopWakeup(cast("asyncio.AbstractEventLoop", Full()), loop.stop)
+    threading.Thread(target=woken.send).start()
+    loop.call_later(5, loop.stop)
+    began = time.monotonic()
+    loop.run_forever()
+    loop.close()
+    assert time.monotonic() - began < 4
 
 
 @pytest.mark.second_stage
