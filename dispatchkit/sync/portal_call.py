@@ -101,9 +101,8 @@ class PortalCall(Generic[R]):
             self._end()
 
     def detach_after_fork(self) -> None:
-        """End it in a forked child. The task itself goes on in the parent; here it is only kept."""
+        """End it in a forked child, after `wakeup.reset_after_fork`. The task goes on in the parent; here it is kept."""
         KEEP_ALIVE.append(self.task)
-        self._wakeup.detach_after_fork()
         if not self._ended:
             self.error = forked_error()
             self._ended = True

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import cast
+from weakref import WeakSet
 
 import pytest
 
@@ -25,6 +26,7 @@ if sys.platform == "linux":
 @pytest.fixture(autouse=True)
 def _none_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wakeup, "_free", [])
+    monkeypatch.setattr(wakeup, "_of_events", WeakSet())
 
 
 @pytest.fixture(params=[False, True], ids=["descriptors", "no descriptor"])
@@ -82,26 +84,28 @@ def test_loop_calls_the_function() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has eventfds")
-def test_full_child_detaches(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_full", [False, True])
+def test_child_shares_no_wakeup(monkeypatch: pytest.MonkeyPatch, *, is_full: bool) -> None:
+    """Not even one of a call that has not begun, or without free descriptors."""
     made = wakeup._EventWakeup()
     of_parent = os.dup(made._descriptor)
-    eventfd, calls = os.eventfd, []
+    eventfd, room = os.eventfd, [not is_full, True]
 
-    def fail_once(*given: int) -> int:
-        calls.append(given)
-        if len(calls) == 1:
+    def fail_first(*given: int) -> int:
+        if not room.pop(0):
             raise OSError(24, "Too many open files")
         return eventfd(*given)
 
-    monkeypatch.setattr(os, "eventfd", fail_once)
+    monkeypatch.setattr(os, "eventfd", fail_first)
     try:
         number = made._descriptor
-        made.detach_after_fork()
+        wakeup.give_back(wakeup._LockWakeup())
+        wakeup.reset_after_fork()
+        assert wakeup._free == []
         made.send()
         assert select.select([of_parent], [], [], 0)[0] == []
         assert made._descriptor == number
-        made.wait_at_most(5)
-        assert len(calls) == 2
+        assert select.select([number], [], [], 0)[0] == [number]
     finally:
         os.close(of_parent)
 
@@ -117,6 +121,7 @@ def test_child_wakes_its_wait(*, has_ended: bool) -> None:
     call = PortalCall(work)
     if has_ended:
         asyncio.run(call._run())
+    wakeup.reset_after_fork()
     call.detach_after_fork()
     began = time.monotonic()
     call._wakeup.wait_at_most(5)
