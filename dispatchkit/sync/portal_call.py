@@ -101,7 +101,7 @@ class PortalCall(Generic[R]):
             self._end()
 
     def detach_after_fork(self) -> None:
-        """End it in a forked child, after `wakeup.reset_after_fork`. The task goes on in the parent; here it is kept."""
+        """End it in a forked child, after `wakeup.reset_after_fork`. The task goes on in the parent."""
         KEEP_ALIVE.append(self.task)
         if not self._ended:
             self.error = forked_error()
