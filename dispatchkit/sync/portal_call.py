@@ -101,11 +101,13 @@ class PortalCall(Generic[R]):
             self._end()
 
     def detach_after_fork(self) -> None:
-        """End it in a forked child. The task itself goes on in the parent; here it is only kept."""
+        """End it in a forked child, after `wakeup.reset_after_fork`. The task goes on in the parent."""
         KEEP_ALIVE.append(self.task)
-        self.error = forked_error()
-        self._wakeup.detach_after_fork()
-        self._end()
+        if not self._ended:
+            self.error = forked_error()
+            self._ended = True
+        # Also if it has ended: the parent's wake-up does not reach a wait that a signal handler has interrupted.
+        self._wakeup.send()
 
     # On the caller's thread:
 

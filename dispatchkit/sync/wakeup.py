@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import Protocol
+from weakref import WeakSet
 
 from dispatchkit.core.transport.fork import KEEP_ALIVE
 
@@ -38,18 +39,19 @@ class Wakeup(Protocol):
         """Wait like `wait`, but not longer than this."""
         ...
 
-    def detach_after_fork(self) -> None:
-        """Share it with the parent no longer, in a forked child."""
-        ...
+
+_of_events: WeakSet[_EventWakeup] = WeakSet()
+"""All that there are. A signal handler may fork before or after the wait of a call, so that no call knows them all."""
 
 
 class _EventWakeup:
     """A wake-up by eventfd. Each user holds a reference, so no late `send` writes to a descriptor of another file."""
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("__weakref__", "_descriptor")
 
     def __init__(self) -> None:
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC)
+        _of_events.add(self)
 
     def send(self) -> None:
         os.eventfd_write(self._descriptor, 1)
@@ -64,9 +66,14 @@ class _EventWakeup:
             self.wait()
 
     def detach_after_fork(self) -> None:
-        with contextlib.suppress(OSError):  # too many open files
+        """Share it with the parent no longer, in a forked child."""
+        try:
             own = os.eventfd(0, os.EFD_CLOEXEC)
-            # The number stays: a wait that a signal handler has interrupted goes on with it.
+        except OSError:  # too many open files: one less makes room
+            os.close(self._descriptor)
+            own = os.eventfd(0, os.EFD_CLOEXEC)
+        # The number stays: a wait that a signal handler has interrupted goes on with it.
+        if own != self._descriptor:
             os.dup2(own, self._descriptor, inheritable=False)
             os.close(own)
 
@@ -98,9 +105,6 @@ class _LockWakeup:
     def wait_at_most(self, seconds: float) -> None:
         self._lock.acquire(timeout=seconds)
 
-    def detach_after_fork(self) -> None:
-        """Do nothing: a child has its own copy of a lock."""
-
 
 _MAX_FREE = 32
 _free: list[Wakeup] = []
@@ -122,7 +126,11 @@ def give_back(wakeup: Wakeup) -> None:
 
 
 def reset_after_fork() -> None:
-    """Use none of the parent's wake-ups in a forked child."""
+    """Share no wake-up with the parent in a forked child, which has its own copy of each lock."""
+    for wakeup in list(_of_events):
+        with contextlib.suppress(OSError):  # there is no room even for one file less
+            wakeup.detach_after_fork()
+    # A daemon closes all descriptors that it has inherited, so its calls make new ones.
     KEEP_ALIVE.extend(_free)
     _free.clear()
 
@@ -149,9 +157,14 @@ class LoopWakeup:
         self._callback = callback
         self._descriptor = -1
         if sys.platform == "linux":
-            with contextlib.suppress(OSError):  # too many open files
-                self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                loop.add_reader(self._descriptor, self._read)
+            with contextlib.suppress(OSError):  # too many open files, or too many that the kernel watches
+                descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                try:
+                    loop.add_reader(descriptor, self._read)
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                self._descriptor = descriptor
 
     def send(self) -> None:
         """Let the loop call the function soon, unless it is closed."""

@@ -243,3 +243,52 @@ def test_fork_before_the_call_begins(play: Play, sandbox: Sandbox) -> None:
         "this process was forked out of the call, which goes on in the parent",
     ]
     assert sandbox.launches == {1: 1, 2: 1, 3: 1}
+
+
+def test_full_child_shares_nothing(play: Play) -> None:
+    """A child without free descriptors drops the parent's connection. A call inside a signal handler's fork ends."""
+    lines = play(
+        FORK
+        + """
+    import resource
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    direct = client()
+    direct.start(1)
+    before = ports()
+    parent, status = os.getpid(), []
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, most[1]))
+        found = []
+        try:
+            while True:
+                found.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            return found
+
+    def fork_full(number, frame):
+        files = fill()
+        number = os.fork()
+        for file in files:
+            os.close(file)
+        if number:
+            status.append(os.waitpid(number, 0)[1])
+        else:
+            signal.alarm(10)
+            status.append(-1)
+            print("shared", len(before & ports()), flush=True)
+
+    signal.signal(signal.SIGUSR1, fork_full)
+    threading.Timer(0.3, os.kill, (parent, signal.SIGUSR1)).start()
+    try:
+        while not status:
+            direct.start(2)
+    except RuntimeError as error:
+        assert os.getpid() != parent, error
+    if os.getpid() != parent:
+        os._exit(0)
+    print("parent", status, direct.start(3))
+    direct.close()
+    """
+    )
+    assert lines == ["shared 0", "parent [0] StartedDispatch(dispatch_id=3, settled=False)"]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import cast
+from weakref import WeakSet
 
 import pytest
 
 from dispatchkit.sync import wakeup
+from dispatchkit.sync.portal_call import PortalCall, forked_error
 from tests.sync.conftest import Play
 
 KINDS: list[Callable[[], wakeup.Wakeup]] = [wakeup._LockWakeup]
@@ -22,6 +26,7 @@ if sys.platform == "linux":
 @pytest.fixture(autouse=True)
 def _none_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wakeup, "_free", [])
+    monkeypatch.setattr(wakeup, "_of_events", WeakSet())
 
 
 @pytest.fixture(params=[False, True], ids=["descriptors", "no descriptor"])
@@ -76,6 +81,71 @@ def test_loop_calls_the_function() -> None:
     loop.run_forever()
     loop.close()
     woken.send()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has eventfds")
+@pytest.mark.parametrize("is_full", [False, True])
+def test_child_shares_no_wakeup(monkeypatch: pytest.MonkeyPatch, *, is_full: bool) -> None:
+    """Not even one of a call that has not begun, or without free descriptors."""
+    made = wakeup._EventWakeup()
+    of_parent = os.dup(made._descriptor)
+    eventfd, room = os.eventfd, [not is_full, True]
+
+    def fail_first(*given: int) -> int:
+        if not room.pop(0):
+            raise OSError(24, "Too many open files")
+        return eventfd(*given)
+
+    monkeypatch.setattr(os, "eventfd", fail_first)
+    try:
+        number = made._descriptor
+        wakeup.give_back(wakeup._LockWakeup())
+        wakeup.reset_after_fork()
+        assert wakeup._free == []
+        made.send()
+        assert select.select([of_parent], [], [], 0)[0] == []
+        assert made._descriptor == number
+        assert select.select([number], [], [], 0)[0] == [number]
+    finally:
+        os.close(of_parent)
+
+
+@pytest.mark.usefixtures("_descriptors")
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_child_wakes_its_wait(*, has_ended: bool) -> None:
+    """A signal handler forks inside of the wait, and meanwhile the call may have ended."""
+
+    async def work() -> int:
+        return 1
+
+    call = PortalCall(work)
+    if has_ended:
+        asyncio.run(call._run())
+    wakeup.reset_after_fork()
+    call.detach_after_fork()
+    began = time.monotonic()
+    call._wakeup.wait_at_most(5)
+    assert time.monotonic() - began < 4
+    call.wait()
+    assert (call.result if has_ended else str(call.failure())) == (1 if has_ended else str(forked_error()))
+
+
+def test_loop_watches_no_more() -> None:
+    loop = asyncio.new_event_loop()
+
+    class Full:
+        call_soon_threadsafe = loop.call_soon_threadsafe
+
+        def add_reader(self, *_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    woken = wakeup.LoopWakeup(cast("asyncio.AbstractEventLoop", Full()), loop.stop)
+    threading.Thread(target=woken.send).start()
+    loop.call_later(5, loop.stop)
+    began = time.monotonic()
+    loop.run_forever()
+    loop.close()
+    assert time.monotonic() - began < 4
 
 
 @pytest.mark.second_stage

@@ -48,6 +48,8 @@ _MODES: tuple[str, ...] = get_args(RepeatMode)
 _DIGEST_BYTES = 16
 _LARGE = 256 * 1024
 """Bytes of a large value, whose digest takes 0.3 ms or more."""
+_MAX_COMPARED = 8
+"""Values of one length that further ones are compared to."""
 _TURN = 256
 """Commands between two yields to the event loop."""
 _NO_DIGEST = b""
@@ -323,20 +325,26 @@ class _Digests:
 
 
 class _Comparisons(_Digests):
-    """Numbers for large values, the same one for equal values: a comparison takes a tenth of the time of a digest."""
+    """Numbers for large values, the same one for equal values: a comparison takes a tenth of the time of a digest.
 
-    __slots__ = ("_values",)
+    Each value is compared to a few of its length. Others have a digest, or the time would grow with the square.
+    """
+
+    __slots__ = ("_by_length",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._values: list[bytes] = []
+        self._by_length: dict[int, list[bytes]] = {}
 
     def of(self, value: bytes) -> bytes:
-        for number, known in enumerate(self._values):
+        values = self._by_length.setdefault(len(value), [])
+        for number, known in enumerate(values):
             if known is value or known == value:
                 return b"%d;" % number
-        self._values.append(value)
-        return b"%d;" % (len(self._values) - 1)
+        if len(values) == _MAX_COMPARED:
+            return _digest_of(value)
+        values.append(value)
+        return b"%d;" % (len(values) - 1)
 
 
 def _digest_of(value: bytes) -> bytes:

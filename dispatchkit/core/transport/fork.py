@@ -43,11 +43,18 @@ def fork_safe_socket(address: tuple[int, int, int, str, tuple[object, ...]]) -> 
 def _in_child() -> None:
     inherited = [sock for sock in _sockets if sock.fileno() >= 0]
     if inherited:
-        null = os.open(os.devnull, os.O_RDWR)
-        for sock in inherited:
+        numbers = [sock.fileno() for sock in inherited]
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+        except OSError:  # too many open files: one less makes room
+            os.close(numbers[0])
+            null = os.open(os.devnull, os.O_RDWR)
+        for number in numbers:
             # Replaced, not closed: a closed descriptor is reused, and a late close by its owner would hit another file.
-            os.dup2(null, sock.fileno(), inheritable=False)
-        os.close(null)
+            if number != null:
+                os.dup2(null, number, inheritable=False)
+        if null not in numbers:
+            os.close(null)
     KEEP_ALIVE.extend(inherited)
     KEEP_ALIVE.extend(owner.reset_after_fork() for owner in list(_registered))
 

@@ -312,3 +312,20 @@ def test_unknown_values_are_never_repeats() -> None:
 
     repeats, value = Repeats(), object()
     assert not any(repeats.has(Odd(1, value)) for _ in range(2))
+
+
+def test_many_files_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = repeats_module._Comparisons()
+    few = repeats_module._MAX_COMPARED
+    values = [b"%4d" % number * (_LARGE // 4) for number in range(2 * few)]
+    digested: list[bytes] = []
+
+    def digest(value: bytes) -> bytes:
+        digested.append(value)
+        return b"digest of %b" % value[:4]
+
+    monkeypatch.setattr(repeats_module, "_digest_of", digest)
+    first = [compared.of(value) for value in values]
+    assert len({*first}) == len(values)
+    assert digested == values[few:]
+    assert [compared.of(bytes([*value])) for value in values] == first
