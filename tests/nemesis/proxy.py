@@ -11,6 +11,10 @@ from collections.abc import Callable
 __all__ = ["Proxy"]
 
 
+GRANTED = struct.pack("!hiii", 4, -1, -1, -1)
+"""Begins the row with which PostgreSQL grants a batch of claims: it names no claim that is refused. See `sql.CLAIM`."""
+
+
 class Proxy:
     """It forwards, until told to do worse.
 

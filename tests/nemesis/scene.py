@@ -21,7 +21,7 @@ from tests.nemesis.command import Command
 from tests.nemesis.database import Server
 from tests.nemesis.judge import Report, Verdict, judge
 from tests.nemesis.provider import Provider
-from tests.nemesis.proxy import Proxy
+from tests.nemesis.proxy import GRANTED, Proxy
 from tests.nemesis.times import Times
 
 __all__ = ["Kind", "NotFiredError", "Plays", "Scene", "Store", "check_times"]
@@ -291,7 +291,7 @@ class Scene:
 
         def on_answer(data: bytes) -> None:
             nonlocal after
-            if not struck.is_set() and b"granted" in data:
+            if not struck.is_set() and GRANTED in data:
                 after -= 1
                 if after < 0:
                     command.signal(signal.SIGSTOP)

@@ -10,7 +10,7 @@ import time
 from tests.nemesis.database import Server
 from tests.nemesis.faults.registry import fault
 from tests.nemesis.faults.signals import resume_stopped, stop, wake_after_takeover
-from tests.nemesis.proxy import Proxy
+from tests.nemesis.proxy import GRANTED, Proxy
 from tests.nemesis.scene import NotFiredError, Scene
 
 __all__: list[str] = []
@@ -30,7 +30,7 @@ async def _hold_grant(scene: Scene) -> int:
     struck = asyncio.Event()
 
     def on_answer(data: bytes) -> None:
-        if b"granted" in data and not struck.is_set():
+        if GRANTED in data and not struck.is_set():
             proxy.stall()
             struck.set()
 
