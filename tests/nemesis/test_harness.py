@@ -10,11 +10,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from dispatchkit import State
+from dispatchkit.ledger.postgres.store import PostgresStore
+from dispatchkit.ledger.store import Claim
+from tests.ledger.test_postgres import claim, held, record
 from tests.nemesis import process
+from tests.nemesis.database import Server
 from tests.nemesis.faults import FAULTS
 from tests.nemesis.judge import Report, judge
 from tests.nemesis.provider import Act, Provider
-from tests.nemesis.proxy import Proxy
+from tests.nemesis.proxy import GRANTED, Proxy
 from tests.nemesis.table import bad, table
 from tests.nemesis.times import Times
 
@@ -173,6 +178,36 @@ async def test_proxy_holds_and_cuts(provider: Provider) -> None:
         await asyncio.wait_for(reader.readexactly(1), 1)
     writer.transport.abort()
     await proxy.close()
+
+
+@pytest.mark.second_stage
+async def test_grants_are_seen_on_the_wire() -> None:
+    database = await Server.started()
+    proxy = Proxy(database.port)
+    await proxy.open()
+    store = PostgresStore(database.dsn(port=proxy.port))
+    seen: list[bytes] = []
+
+    async def granted(*claims: Claim) -> bool:
+        seen.clear()
+        await store.claim(claims)
+        return GRANTED in b"".join(seen)
+
+    try:
+        await store.open()
+        run = await held(store)
+        proxy.on_answer = seen.append
+        assert await granted(claim(run, 0), claim(run, 1))
+        assert not await granted(claim(run, 2, token="them"))
+        seen.clear()
+        await store.record([record(run, 0, State.DONE)])
+        assert seen
+        assert GRANTED not in b"".join(seen)
+    finally:
+        await store.close()
+        await proxy.close()
+        database.stop()
+        database.remove()
 
 
 def test_constants_are_patched_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
