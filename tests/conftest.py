@@ -51,7 +51,8 @@ def pytest_asyncio_loop_factories(
     return factories
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
     """Let the processes that share the suite share the work of compiling it, too.
 
     pytest rewrites the assertions of each module, and keeps the byte code. Each process imports all modules, and begins

@@ -17,7 +17,7 @@ from dispatchkit.providers import find_provider
 from tests.cli.conftest import Played, run
 
 HEAVY = (
-    *("aiohttp", "asyncio", "asyncpg", "attrs", "rich", "ssl", "tomllib"),
+    *("aiohttp", "asyncio", "asyncpg", "attrs", "rich", "ssl"),
     *("dispatchkit.direct", "dispatchkit.altcraft", "dispatchkit.core.events"),
 )
 

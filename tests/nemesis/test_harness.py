@@ -181,7 +181,7 @@ async def test_proxy_holds_and_cuts(provider: Provider) -> None:
 
 
 @pytest.mark.second_stage
-async def test_grants_are_seen_on_the_wire() -> None:
+async def test_wire_shows_grants() -> None:
     database = await Server.started()
     proxy = Proxy(database.port)
     await proxy.open()
