@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from dispatchkit.ledger.store import Counts
+from dispatchkit.ledger.run import Counts
 
 __all__ = ["BLOCK", "TALLIED", "counts_of", "keys_of", "stretches", "stretches_with"]
 

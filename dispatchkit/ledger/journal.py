@@ -32,12 +32,16 @@ from dispatchkit.errors import (
     RunStoppedError,
     State,
 )
+from dispatchkit.ledger.chunk import Chunk
+from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.codec import decode, decode_at_once, is_intact
 from dispatchkit.ledger.contents import load_files, unique_length
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
 from dispatchkit.ledger.plan import begin, check_repeats, find_repeats, name_repeats, plan
-from dispatchkit.ledger.store import Chunk, Claim, Record, Run, Store, Target, Unsettled
+from dispatchkit.ledger.run import Run
+from dispatchkit.ledger.store import Store
+from dispatchkit.ledger.target import Target, Unsettled
 
 if TYPE_CHECKING:
     from dispatchkit.core.call.context import RunSettings

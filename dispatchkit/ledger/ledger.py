@@ -24,12 +24,15 @@ from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.validators import int_in_range, label, seconds
 from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.address import Address
+from dispatchkit.ledger.chunk import Chunk, Holder
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
 from dispatchkit.ledger.prune import prune_runs
+from dispatchkit.ledger.run import Counts, PausedAccount, Run
 from dispatchkit.ledger.series import Bucket
 from dispatchkit.ledger.sqlite.store import SqliteStore
-from dispatchkit.ledger.store import MAX_NUMBER, Chunk, Counts, Holder, PausedAccount, Run, SharedStore, Store, Target
+from dispatchkit.ledger.store import MAX_NUMBER, SharedStore, Store
+from dispatchkit.ledger.target import Target
 from dispatchkit.ledger.watch import RunStatus, watch_run
 from dispatchkit.providers import parse_settings
 

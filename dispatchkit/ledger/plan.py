@@ -19,7 +19,9 @@ from dispatchkit.core.validators import MAX_SECONDS
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
 from dispatchkit.ledger.codec import LargeCommandError, decode, encode_text, key_of
 from dispatchkit.ledger.contents import Content, new_contents
-from dispatchkit.ledger.store import Repeat, Run, RunPlan, Store
+from dispatchkit.ledger.repeat import Repeat
+from dispatchkit.ledger.run import Run, RunPlan
+from dispatchkit.ledger.store import Store
 from dispatchkit.ledger.template import Template
 from dispatchkit.providers import parse_settings
 

@@ -37,13 +37,13 @@ from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.direct.commands import ReadDispatch
 from dispatchkit.ledger import hold
 from dispatchkit.ledger import journal as journal_module
+from dispatchkit.ledger.chunk import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
 from dispatchkit.ledger.codec import encode
 from dispatchkit.ledger.hold_lock import HoldLock, LockState
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.sqlite import file as sqlite_file
 from dispatchkit.ledger.sqlite import holds
 from dispatchkit.ledger.sqlite import store as sqlite
-from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
 from dispatchkit.testing import FakeClock
 from tests.harness import run_plan, run_settings, starts, turns, until
 

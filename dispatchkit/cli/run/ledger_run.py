@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.command import Command
     from dispatchkit.core.fanout.journal import JournalProvider
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Target
+    from dispatchkit.ledger.target import Target
 
 __all__ = ["LedgerRun", "check_same_plan", "drive_with_ledger"]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from array import array
 from collections.abc import AsyncIterator
 
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import ReconnectingConnection, Row, fetching
-from dispatchkit.ledger.store import LEASE_TIMEOUT, Launched, Repeat, RunPlan
+from dispatchkit.ledger.repeat import Launched, Repeat
+from dispatchkit.ledger.run import RunPlan
 
 __all__ = ["find_launched", "find_repeats"]
 

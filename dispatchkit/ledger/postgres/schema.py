@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dispatchkit._version import __version__
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT
 from dispatchkit.ledger.dsn import create_schema_sql
 from dispatchkit.ledger.migrations import check_known, held, latest, pending
 from dispatchkit.ledger.postgres.adapt import in_schema
 from dispatchkit.ledger.postgres.protocol import Connection
-from dispatchkit.ledger.store import LEASE_TIMEOUT
 
 __all__ = ["creation_sql", "prepare"]
 

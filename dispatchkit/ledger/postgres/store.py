@@ -26,6 +26,8 @@ from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT, Chunk, HeartbeatStatus, Holder
+from dispatchkit.ledger.claim import Claim, Record, StoredClaim, StoredOutcome, Story
 from dispatchkit.ledger.contents import Content, ContentCache
 from dispatchkit.ledger.files import PIECE_BYTES, batches, joined
 from dispatchkit.ledger.postgres import sql
@@ -35,29 +37,11 @@ from dispatchkit.ledger.postgres.identity import identity_expression
 from dispatchkit.ledger.postgres.pooler import check_session
 from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
+from dispatchkit.ledger.repeat import Launched, Repeat
+from dispatchkit.ledger.run import Counts, Run, RunPlan
 from dispatchkit.ledger.series import Bucket, buckets_of, slot_of
-from dispatchkit.ledger.store import (
-    LEASE_TIMEOUT,
-    MAX_NUMBER,
-    TABLES_OF_RUN,
-    Chunk,
-    Claim,
-    Counts,
-    HeartbeatStatus,
-    Holder,
-    Launched,
-    Record,
-    Repeat,
-    Run,
-    RunPlan,
-    SharedStore,
-    StoredClaim,
-    StoredOutcome,
-    Story,
-    Target,
-    TargetRow,
-    Unsettled,
-)
+from dispatchkit.ledger.store import MAX_NUMBER, TABLES_OF_RUN, SharedStore
+from dispatchkit.ledger.target import Target, TargetRow, Unsettled
 
 __all__ = ["Account", "PostgresStore"]
 

@@ -7,18 +7,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT, Holder
+from dispatchkit.ledger.claim import StoredClaim, StoredOutcome, Story
+from dispatchkit.ledger.repeat import Repeat
+from dispatchkit.ledger.run import Run
 from dispatchkit.ledger.sqlite.write import Moment
-from dispatchkit.ledger.store import (
-    LEASE_TIMEOUT,
-    Holder,
-    Repeat,
-    Run,
-    StoredClaim,
-    StoredOutcome,
-    Story,
-    Target,
-    TargetRow,
-)
+from dispatchkit.ledger.target import Target, TargetRow
 
 __all__ = ["HOLD", "holder_of", "repeats_of", "rows_of", "run_of", "story_of", "target_of"]
 

@@ -27,9 +27,13 @@ from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
+from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
+from dispatchkit.ledger.claim import Claim, Record, Story
 from dispatchkit.ledger.contents import Content, ContentCache
 from dispatchkit.ledger.files import joined, pieces
 from dispatchkit.ledger.liveness import boot_id as this_boot
+from dispatchkit.ledger.repeat import Launched, Repeat
+from dispatchkit.ledger.run import Counts, Run, RunPlan
 from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
@@ -58,25 +62,8 @@ from dispatchkit.ledger.sqlite.sql import (
 )
 from dispatchkit.ledger.sqlite.thread import DatabaseThread
 from dispatchkit.ledger.sqlite.write import Afterwards, Batch, Writing
-from dispatchkit.ledger.store import (
-    MAX_NUMBER,
-    TABLES_OF_RUN,
-    Chunk,
-    Claim,
-    Counts,
-    HeartbeatStatus,
-    Holder,
-    Launched,
-    Record,
-    Repeat,
-    Run,
-    RunPlan,
-    Store,
-    Story,
-    Target,
-    TargetRow,
-    Unsettled,
-)
+from dispatchkit.ledger.store import MAX_NUMBER, TABLES_OF_RUN, Store
+from dispatchkit.ledger.target import Target, TargetRow, Unsettled
 
 __all__ = ["SqliteStore"]
 

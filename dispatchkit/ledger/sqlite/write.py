@@ -15,9 +15,9 @@ import attrs
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.ledger.blocks import BLOCK, TALLIED
+from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.series import BUCKET_SECONDS, LATENCY_BOUNDS, NO_SLOT, slot_of
 from dispatchkit.ledger.sqlite.sql import ANSWER, OUTCOMES_OF_BATCH, SERIES, STATES_OF_BATCH, TALLY
-from dispatchkit.ledger.store import Claim, Record
 
 __all__ = ["Afterwards", "Batch", "Moment", "Work", "Writing"]
 
