@@ -1,8 +1,5 @@
 """Ledgers in PostgreSQL: for runs on more than one machine.
 
-One statement handles a batch of claims. It checks holders, stops and pauses, and writes `sending`. Outcomes are rows of
-their own, since an UPDATE costs twice as much as an INSERT.
-
 While the database is unreachable, all statements of a run wait, so nothing is launched. Afterwards, the run continues.
 Every statement is therefore idempotent.
 
@@ -12,18 +9,16 @@ Only the lease, on the database's clock, decides whether a holder keeps its chun
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
-import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 import attrs
 
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
-from dispatchkit.errors import LedgerError, State
+from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
 from dispatchkit.ledger.chunk import LEASE_TIMEOUT, Chunk, HeartbeatStatus, Holder
@@ -37,31 +32,20 @@ from dispatchkit.ledger.postgres.identity import identity_expression
 from dispatchkit.ledger.postgres.pooler import check_session
 from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
+from dispatchkit.ledger.postgres.write import Account, write_claims, write_records
 from dispatchkit.ledger.repeat import Launched, Repeat
 from dispatchkit.ledger.run import Counts, Run, RunPlan
-from dispatchkit.ledger.series import Bucket, buckets_of, slot_of
+from dispatchkit.ledger.series import Bucket, buckets_of
 from dispatchkit.ledger.store import MAX_NUMBER, TABLES_OF_RUN, SharedStore
 from dispatchkit.ledger.target import Target, TargetRow, Unsettled
 
-__all__ = ["Account", "PostgresStore"]
+__all__ = ["PostgresStore"]
 
 T = TypeVar("T")
 
 _PAGE = 1000
-_MICROSECOND = timedelta(microseconds=1)
-_CLAIM_RESULTS = {claim_result.value: claim_result for claim_result in ClaimResult}
 _RECONNECT_TIMEOUT = 5.0
 """Seconds that open, close and reads wait for an unreachable database; a fan-out waits indefinitely."""
-
-
-@attrs.frozen
-class Account:
-    """A provider's account, for the claims of a run."""
-
-    key: str
-    """The account key, a hash."""
-    pause: Callable[[float], None]
-    """Called with the remaining seconds if a claim finds that another process has paused the account."""
 
 
 class PostgresStore(SharedStore):
@@ -323,55 +307,10 @@ class PostgresStore(SharedStore):
         self._accounts[run] = account
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
-        claim_results = [ClaimResult.GRANTED] * len(claims)
-        for (run, token), positions in _by_hold(claims).items():
-            account = self._accounts.get(run)
-            key, left = account and account.key, positions
-            while left:
-                _, chunks, indexes, _, request_ids, since = zip(*(claims[position] for position in left), strict=True)
-                columns = (_packed(chunks), _array(indexes), _sparse(request_ids), _packed(since))
-                [(places, results, pause, _)] = await self._claims.run(_counting(sql.CLAIM, run, token, *columns, key))
-                again: list[int] = []
-                for place, claim_result in zip(places or (), results or (), strict=True):
-                    position = left[place - 1]
-                    if claim_result == "again":
-                        again.append(position)  # another process wrote it at the same time: look again
-                    else:
-                        claim_results[position] = _CLAIM_RESULTS[claim_result]
-                if account is not None and "deferred" in (results or ()):
-                    account.pause(pause)
-                left = again
-        return claim_results
+        return await write_claims(self._claims, claims, self._accounts)
 
     async def record(self, records: Sequence[Record]) -> None:
-        kept = records
-        if len({(record[0], record[2]) for record in records}) < len(records):
-            latest = dict[tuple[int, int], Record]()
-            for record in records:
-                before = latest.get((record.run, record.index))
-                if before is None or before.state not in {State.DONE, State.REJECTED}:
-                    latest[record.run, record.index] = record
-            kept = [*latest.values()]
-        for (run, token), positions in _by_hold(kept).items():
-            columns = zip(*(kept[position] for position in positions), strict=True)
-            _, chunks, indexes, _, states, summaries, codes, request_ids, attempts, at, final, since = columns
-            first = at[0]
-            values = (
-                _packed(chunks),
-                _array(indexes),
-                _packed(states),
-                _packed([summary.replace("\0", "") for summary in summaries]),  # PostgreSQL's text has no NUL
-                _sparse([None if code is None else json.dumps(code) for code in codes]),
-                _sparse(request_ids),
-                _packed(attempts),
-                _array([(moment - first) // _MICROSECOND for moment in at]),
-                _packed(final),
-                _array(map(slot_of, since, at)),
-                first,
-            )
-            [(late, _)] = await self._records.run(_counting(sql.RECORD, run, token, *values))
-            if late:
-                await self._records.run(_counting(sql.RECORD_LATE, run, token, *values))
+        await write_records(self._records, records)
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
         statement = fetching(sql.COUNTS, run) if chunk is None else fetching(sql.COUNTS_OF_CHUNK, run, chunk)
@@ -490,7 +429,7 @@ class PostgresStore(SharedStore):
         async def work(connection: Connection) -> None:
             async with connection.transaction():
                 for table in TABLES_OF_RUN:
-                    await connection.execute(f"DELETE FROM dispatchkit.{table} WHERE run = $1", run)  # noqa: S608
+                    await connection.execute(f"DELETE FROM dispatchkit.{table} WHERE run = $1", run)
                 await connection.execute("DELETE FROM dispatchkit.run WHERE number = $1", run)
 
         await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
@@ -547,43 +486,6 @@ def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chun
     return [
         Chunk(number, begin, min(total, begin + size)) for number, begin in enumerate(range(end, total, size), first)
     ]
-
-
-def _by_hold(rows: Sequence[Claim | Record]) -> dict[tuple[int, str], list[int]]:
-    """The positions of claims or outcomes by run and token, in order. Usually all have the same."""
-    holds = {(row[0], row[3]) for row in rows}  # by place: by name takes three times as long
-    if len(holds) == 1:
-        return {holds.pop(): [*range(len(rows))]}
-    groups: dict[tuple[int, str], list[int]] = {}
-    for position, row in enumerate(rows):
-        groups.setdefault((row.run, row.token), []).append(position)
-    return groups
-
-
-def _packed(column: Sequence[T]) -> Sequence[T]:
-    """A column of a statement that repeats its first value for missing ones."""
-    return column[:1] if column.count(column[0]) == len(column) else column
-
-
-def _array(numbers: Iterable[int]) -> str:
-    """An array of numbers as PostgreSQL's text. asyncpg takes five times as long for each."""
-    return f"{{{','.join(map(str, numbers))}}}"
-
-
-def _sparse(column: Sequence[T | None]) -> Sequence[T | None]:
-    """A column whose missing values are None."""
-    return () if column.count(None) == len(column) else column
-
-
-def _counting(statement: str, *values: object) -> Callable[[Connection], Awaitable[list[Row]]]:
-    """The work of a statement that changes the tally: repeated after a concurrent change of the same blocks."""
-
-    async def work(connection: Connection) -> list[Row]:
-        while True:
-            with contextlib.suppress(asyncpg.DivisionByZeroError):
-                return await connection.fetch(statement, *values)
-
-    return work
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:

@@ -47,7 +47,7 @@ def _insert(db: sqlite3.Connection, run: int, rows: list[_Row]) -> None:
     for start in range(0, len(rows), _ROWS):
         some = rows[start : start + _ROWS]
         places = ",".join([f"({run},?,?,?)"] * len(some))
-        statement = f'INSERT OR FAIL INTO target (run, "index", key, command) VALUES {places}'  # noqa: S608 - parameters
+        statement = f'INSERT OR FAIL INTO target (run, "index", key, command) VALUES {places}'
         db.execute(statement, [*chain.from_iterable(some)])
 
 

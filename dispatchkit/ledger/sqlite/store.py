@@ -189,7 +189,7 @@ class SqliteStore(Store):
             "stops, planned_by, planned_on, profile, launch_options, repeat_window, canary, contents_pruned"
         )
         restored = "database_id <> (SELECT database_id FROM about)"
-        sql = f"SELECT {fields}, {restored} FROM run {clause}"  # noqa: S608 - constants
+        sql = f"SELECT {fields}, {restored} FROM run {clause}"
         return [run_of(row) for row in db.execute(sql, values)]
 
     async def plan(
@@ -410,7 +410,7 @@ class SqliteStore(Store):
     async def delete(self, run: int) -> None:
         def work(db: sqlite3.Connection) -> None:
             for table in TABLES_OF_RUN:
-                db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 - a constant
+                db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
             db.execute("DELETE FROM run WHERE number = ?", (run,))
 
         await self._write(work)

@@ -130,7 +130,7 @@ def _write_first(db: sqlite3.Connection, claims: Sequence[Claim], records: Seque
         blocks, slots = _counted([index // BLOCK for index in rows]), _counted(slots_of.get(key, []))
         values += (*hold, _json(rows), len(rows), blocks, start, slots, outcome, is_final, *times)
     try:
-        db.execute(f"INSERT INTO first_batch VALUES {','.join([_PLACES] * len(groups))}", values)  # noqa: S608
+        db.execute(f"INSERT INTO first_batch VALUES {','.join([_PLACES] * len(groups))}", values)
     except sqlite3.IntegrityError:
         return False
     return True
