@@ -11,17 +11,12 @@ from dispatchkit.ledger.blocks import TALLIED
 from dispatchkit.ledger.series import BUCKET_SECONDS
 
 __all__ = [
-    "ACQUIRE",
     "BEGIN",
-    "CHUNKS",
-    "CLAIMABLE_CHUNKS",
     "CLAIMS_OF_TARGET",
     "CONTENTS",
     "COUNTS",
     "COUNTS_OF_BLOCKS",
     "COUNTS_OF_CHUNK",
-    "HEARTBEAT",
-    "HOLDER",
     "INDEXES_OF_TARGET",
     "KNOWN_CONTENTS",
     "LAUNCHED",
@@ -35,8 +30,6 @@ __all__ = [
     "PLAN",
     "PLAN_CONTENTS",
     "PLAN_PART",
-    "RAISE_TIMEOUT",
-    "RELEASE",
     "REPEATS",
     "REPEATS_IN_SMALLER",
     "RIVAL",
@@ -116,60 +109,6 @@ PIECE = "SELECT piece FROM dispatchkit.content WHERE run = $1 AND hash = $2 AND 
 PLAN_PART = """
 INSERT INTO dispatchkit.plan_part (run, number, digest) VALUES ($1, $2, $3)
 ON CONFLICT (run, number) DO UPDATE SET digest = excluded.digest
-"""
-
-HOLDER = """
-SELECT token, pid, host, since, boot_id, process_started, pid_namespace,
-    $3::float8 - extract(epoch FROM clock_timestamp() - seen)::float8 AS lease_left
-FROM dispatchkit.chunk WHERE run = $1 AND number = $2
-"""
-
-RAISE_TIMEOUT = "UPDATE dispatchkit.run SET attempt_timeout = $2 WHERE number = $1 AND attempt_timeout < $2"
-
-ACQUIRE = """
-WITH locked AS MATERIALIZED (
-    SELECT run, number FROM dispatchkit.chunk
-    WHERE run = $1 AND number = $2 AND token IS NOT DISTINCT FROM $9 FOR UPDATE
-)
-UPDATE dispatchkit.chunk c SET token = $3, pid = $4, host = $5, boot_id = $6, process_started = $7, pid_namespace = $8,
-    seen = clock_timestamp(), since = CASE WHEN c.token = $3 THEN c.since ELSE clock_timestamp() END
-FROM locked l WHERE c.run = l.run AND c.number = l.number RETURNING 1
-"""
-
-HEARTBEAT = """
-WITH mine AS (
-    UPDATE dispatchkit.chunk SET seen = clock_timestamp() WHERE run = $1 AND number = $2 AND token = $3 RETURNING 1
-)
-SELECT EXISTS (SELECT 1 FROM mine) AS mine, stopped FROM dispatchkit.run WHERE number = $1
-"""
-
-RELEASE = "UPDATE dispatchkit.chunk SET token = NULL WHERE run = $1 AND number = $2 AND token = $3"
-
-# Whether a chunk has a target that is neither done nor rejected.
-_UNFINISHED = """
-c.end_index - c.start_index > (
-    SELECT coalesce(sum(y.done + y.rejected), 0) FROM dispatchkit.tally y WHERE y.run = c.run AND y.chunk = c.number
-)
-""".strip()
-
-CHUNKS = f"""
-SELECT number, start_index, end_index, token, pid, host, since, boot_id, process_started, pid_namespace,
-    $2::float8 - extract(epoch FROM clock_timestamp() - seen)::float8 AS lease_left
-FROM dispatchkit.chunk c WHERE run = $1 AND {_UNFINISHED} ORDER BY number
-"""
-
-# A target that was claimed but not tried, because its worker was stopped, counts as planned.
-CLAIMABLE_CHUNKS = f"""
-SELECT r.name, c.number
-FROM dispatchkit.run r JOIN dispatchkit.chunk c ON c.run = r.number
-WHERE r.plan_complete AND NOT r.stopped AND r.name <> ALL($3::text[])
-    AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1)) AND {_UNFINISHED}
-    AND EXISTS (
-        SELECT 1 FROM dispatchkit.target t {latest_of("t")}
-        WHERE t.run = c.run AND t.index >= c.start_index AND t.index < c.end_index
-            AND (o.state IS NULL OR (o.state = 'not_sent' AND o.send_no > 0 AND o.attempts = 0))
-    )
-ORDER BY c.run, c.number LIMIT $2
 """
 
 # Seconds for which a request claimed at $at may still act; negative once that time has passed.

@@ -2,8 +2,6 @@
 
 While the database is unreachable, all statements of a run wait, so nothing is launched. Afterwards, the run continues.
 Every statement is therefore idempotent.
-
-Only the lease, on the database's clock, decides whether a holder keeps its chunk. Host names and process ids do not.
 """
 
 from __future__ import annotations
@@ -21,13 +19,14 @@ from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
-from dispatchkit.ledger.chunk import LEASE_TIMEOUT, Chunk, HeartbeatStatus, Holder
+from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
 from dispatchkit.ledger.claim import Claim, Record, StoredClaim, StoredOutcome, Story
 from dispatchkit.ledger.contents import Content, ContentCache
 from dispatchkit.ledger.files import PIECE_BYTES, batches, joined
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
+from dispatchkit.ledger.postgres.holds import Holds
 from dispatchkit.ledger.postgres.identity import identity_expression
 from dispatchkit.ledger.postgres.pooler import check_session
 from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
@@ -67,6 +66,7 @@ class PostgresStore(SharedStore):
         """Makes another connection. The caller closes it."""
         # Three connections, so that claims, outcomes and long reads do not wait for each other.
         self._claims, self._records, self.connection = (self.new_connection() for _ in range(3))
+        self._holds = Holds(self.connection)
         self._clock = clock
         self._contents = ContentCache()
         self._accounts: dict[int, Account] = {}
@@ -186,58 +186,24 @@ class PostgresStore(SharedStore):
         return await self.connection.run(work)
 
     async def chunks(self, run: int) -> list[Chunk]:
-        rows = await self.connection.run(fetching(sql.CHUNKS, run, LEASE_TIMEOUT))
-        holders = [_holder(row) for row in rows]
-        return [
-            Chunk(
-                row["number"],
-                row["start_index"],
-                row["end_index"],
-                holder if holder and holder.lease_left >= 0 else None,
-            )
-            for row, holder in zip(rows, holders, strict=True)
-        ]
+        return await self._holds.chunks(run)
+
+    async def claimable_chunks(self, limit: int, *, but: Collection[str] = ()) -> list[tuple[str, int]]:
+        """Orphaned chunks that a worker should take. See `Holds.claimable_chunks`."""
+        return await self._holds.claimable_chunks(limit, but=but)
 
     async def acquire(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
-        async def work(connection: Connection) -> Holder | None:
-            while True:
-                row = await connection.fetchrow(sql.HOLDER, run, chunk, LEASE_TIMEOUT)
-                if row is None:
-                    raise LedgerError(f"the ledger has no chunk {chunk} of this run: plan the run first")
-                other = _holder(row)
-                if other is not None and other.token != holder.token and other.lease_left >= 0:
-                    return other
-                # Before the hold, so that no hold has a longer timeout than its run.
-                await connection.execute(sql.RAISE_TIMEOUT, run, attempt_timeout)
-                process = (holder.pid, holder.host, holder.boot_id, holder.process_started, holder.pid_namespace)
-                values = (run, chunk, holder.token, *process, row["token"])
-                if await connection.fetchval(sql.ACQUIRE, *values) is not None:
-                    return None
-
-        return await self.connection.run(work)
+        return await self._holds.acquire(run, chunk, holder, attempt_timeout=attempt_timeout)
 
     async def holder(self, run: int, chunk: int) -> Holder | None:
-        """The holder of a chunk, unless its lease has ended.
-
-        Raises:
-            LedgerError: The run has no such chunk.
-        """
-        row = await self.connection.run(lambda connection: connection.fetchrow(sql.HOLDER, run, chunk, LEASE_TIMEOUT))
-        if row is None:
-            raise LedgerError(f"the ledger has no chunk {chunk} of this run: plan the run first")
-        holder = _holder(row)
-        return holder if holder is not None and holder.lease_left >= 0 else None
+        """The holder of a chunk, unless its lease has ended. See `Holds.holder`."""
+        return await self._holds.holder(run, chunk)
 
     async def heartbeat(self, run: int, chunk: int, token: str) -> HeartbeatStatus:
-        row = await self.connection.run(lambda connection: connection.fetchrow(sql.HEARTBEAT, run, chunk, token))
-        return (
-            HeartbeatStatus(mine=False, stopped=False)
-            if row is None
-            else HeartbeatStatus(mine=row["mine"], stopped=row["stopped"])
-        )
+        return await self._holds.heartbeat(run, chunk, token)
 
     async def release(self, run: int, chunk: int, token: str) -> None:
-        await self.connection.run(lambda connection: connection.execute(sql.RELEASE, run, chunk, token), timeout=30.0)
+        await self._holds.release(run, chunk, token)
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
         statement = self._with_identity(sql.UNSETTLED)
@@ -280,19 +246,6 @@ class PostgresStore(SharedStore):
             fetching("SELECT rate, concurrency FROM dispatchkit.run WHERE number = $1", run)
         )
         return rate, concurrency
-
-    async def claimable_chunks(self, limit: int, *, but: Collection[str] = ()) -> list[tuple[str, int]]:
-        """Orphaned chunks that a worker should take, as pairs of run name and chunk number.
-
-        They have no holder, and targets that are planned or in flight. Unknown and unsent targets are left to a resume
-        of the run.
-
-        Args:
-            limit: Maximum number of chunks.
-            but: Names of runs to leave out.
-        """
-        rows = await self.connection.run(fetching(sql.CLAIMABLE_CHUNKS, LEASE_TIMEOUT, limit, [*but]))
-        return [(row["name"], row["number"]) for row in rows]
 
     async def pauses(self) -> list[tuple[str, datetime]]:
         rows = await self.connection.run(fetching(sql.PAUSES), timeout=_RECONNECT_TIMEOUT)
@@ -456,21 +409,6 @@ async def _plan_contents(connection: Connection, run: int, contents: Mapping[str
     new = {name: content for name, content in contents.items() if name not in known}
     for batch in batches(new):
         await connection.execute(sql.PLAN_CONTENTS, run, *_columns(batch, 3))
-
-
-def _holder(row: Row) -> Holder | None:
-    if row["token"] is None:
-        return None
-    return Holder(
-        row["token"],
-        row["pid"],
-        row["host"],
-        row["since"],
-        row["boot_id"],
-        row["process_started"],
-        row["pid_namespace"],
-        row["lease_left"],
-    )
 
 
 def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chunk]:

@@ -69,11 +69,11 @@ _CHECK = """
 1 / ((SELECT count(*) FROM counted) = (SELECT count(*) * cardinality(ARRAY[$parts]) FROM changed))::int AS counted
 """.strip()
 
-# The lock on the chunk's row conflicts with `ACQUIRE`, not with `HEARTBEAT`. So the next holder sees every row written
-# here, and a presumed-dead holder writes none. The statement may run concurrently with its own retry, after a lost
-# answer. Rows are inserted by index, so that the two cannot deadlock. An existing claim gets a new time, also by index
-# and after all inserts, for the same reason. The answer is one row: most often, all claims are granted. It tells of the
-# others, by their place from 1.
+# The lock on the chunk's row conflicts with that of an acquisition, not with a heartbeat. So the next holder sees every
+# row written here, and a presumed-dead holder writes none. The statement may run concurrently with its own retry, after
+# a lost answer. Rows are inserted by index, so that the two cannot deadlock. An existing claim gets a new time, also by
+# index and after all inserts, for the same reason. The answer is one row: most often, all claims are granted. It tells
+# of the others, by their place from 1.
 _CLAIM = f"""
 WITH asked AS (
     SELECT $1::int AS run, coalesce(chunk, $3[1]) AS chunk, index, $2::text AS token, request_id,
