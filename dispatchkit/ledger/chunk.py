@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import attrs
 
 from dispatchkit.values import HIDDEN, Value
 
-__all__ = ["HEARTBEAT_INTERVAL", "LEASE_TIMEOUT", "Chunk", "HeartbeatStatus", "Holder"]
+__all__ = ["HEARTBEAT_INTERVAL", "LEASE_TIMEOUT", "Chunk", "HeartbeatStatus", "Holder", "divide"]
 
 LEASE_TIMEOUT = 30.0
 """Seconds from its last heartbeat to the end of a holder's lease."""
@@ -57,3 +58,24 @@ class HeartbeatStatus:
     """Whether the process still holds the chunk."""
     stopped: bool
     """Whether the run was stopped."""
+
+
+def divide(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chunk]:
+    """The new or extended chunks that cover the targets after the present ones.
+
+    Args:
+        chunks: The present chunks, in order.
+        total: The number of the run's targets.
+        size: Targets of a new chunk; None extends a single chunk, or makes one.
+    """
+    end = chunks[-1].end if chunks else 0
+    if end == total:
+        return []
+    if size is None:
+        if len(chunks) == 1:
+            return [attrs.evolve(chunks[0], end=total)]
+        size = max(1, total - end)
+    first = len(chunks)
+    return [
+        Chunk(number, begin, min(total, begin + size)) for number, begin in enumerate(range(end, total, size), first)
+    ]

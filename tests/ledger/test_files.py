@@ -292,7 +292,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from dispatchkit import ActivateMailing, Attachment, Ledger
 from dispatchkit.ledger import files
-from dispatchkit.ledger.postgres import store as postgres
+from dispatchkit.ledger.postgres import plan as postgres
 from dispatchkit.ledger.sqlite import store as sqlite
 from tests.harness import run_settings
 

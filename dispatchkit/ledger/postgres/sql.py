@@ -18,7 +18,6 @@ __all__ = [
     "COUNTS_OF_BLOCKS",
     "COUNTS_OF_CHUNK",
     "INDEXES_OF_TARGET",
-    "KNOWN_CONTENTS",
     "LAUNCHED",
     "LIFT_PAUSES",
     "OTHERS",
@@ -27,9 +26,6 @@ __all__ = [
     "OVER",
     "PAUSES",
     "PIECE",
-    "PLAN",
-    "PLAN_CONTENTS",
-    "PLAN_PART",
     "REPEATS",
     "REPEATS_IN_SMALLER",
     "RIVAL",
@@ -80,36 +76,10 @@ INSERT INTO dispatchkit.run (
 ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $identity) ON CONFLICT DO NOTHING
 """
 
-PLAN = """
-WITH fresh AS (
-    SELECT g.key, g.command, g.log_key, row_number() OVER (ORDER BY g.place) - 1 AS place
-    FROM unnest($2::bytea[], $3::text[], $5::bigint[]) WITH ORDINALITY AS g(key, command, log_key, place)
-    WHERE NOT EXISTS (SELECT 1 FROM dispatchkit.target t WHERE t.run = $1 AND t.key = g.key)
-), planned AS (
-    INSERT INTO dispatchkit.target (run, index, key, command, log_key)
-    SELECT $1, $4::int + place, key, command, log_key FROM fresh ORDER BY place RETURNING 1
-)
-UPDATE dispatchkit.run SET total = total + (SELECT count(*) FROM planned) WHERE number = $1
-"""
-
-KNOWN_CONTENTS = """
-SELECT hash FROM dispatchkit.content WHERE run = $1 AND hash = ANY($2::text[]) AND number = 0
-"""
-PLAN_CONTENTS = """
-INSERT INTO dispatchkit.content (run, hash, number, piece)
-SELECT $1, * FROM unnest($2::text[], $3::int[], $4::bytea[])
-ON CONFLICT (run, hash, number) DO UPDATE SET piece = excluded.piece
-"""
-
 CONTENTS = """
 SELECT hash, piece FROM dispatchkit.content WHERE run = $1 AND hash = ANY($2::text[]) ORDER BY hash, number
 """
 PIECE = "SELECT piece FROM dispatchkit.content WHERE run = $1 AND hash = $2 AND number = $3"
-
-PLAN_PART = """
-INSERT INTO dispatchkit.plan_part (run, number, digest) VALUES ($1, $2, $3)
-ON CONFLICT (run, number) DO UPDATE SET digest = excluded.digest
-"""
 
 # Seconds for which a request claimed at $at may still act; negative once that time has passed.
 _ACTING_FOR = "least(h.acting, h.acting - extract(epoch FROM clock_timestamp() - $at)::float8)"

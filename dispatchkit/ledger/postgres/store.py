@@ -10,7 +10,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import attrs
 
@@ -22,12 +23,13 @@ from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stre
 from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
 from dispatchkit.ledger.claim import Claim, Record, StoredClaim, StoredOutcome, Story
 from dispatchkit.ledger.contents import Content, ContentCache
-from dispatchkit.ledger.files import PIECE_BYTES, batches, joined
+from dispatchkit.ledger.files import PIECE_BYTES, joined
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
 from dispatchkit.ledger.postgres.holds import Holds
 from dispatchkit.ledger.postgres.identity import identity_expression
+from dispatchkit.ledger.postgres.plan import add_part, complete_plan
 from dispatchkit.ledger.postgres.pooler import check_session
 from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
@@ -139,22 +141,7 @@ class PostgresStore(SharedStore):
         contents: Mapping[str, Content] | None = None,
         part: tuple[int, bytes] | None = None,
     ) -> None:
-        new: dict[bytes, str] = {}
-        for key, command in rows:
-            new.setdefault(key, command)
-        logs = [log_keys.get(key) for key in new] if log_keys else [None] * len(new)
-
-        async def work(connection: Connection) -> None:
-            async with connection.transaction():
-                # A concurrent plan of the same run waits here, and then sees the targets of the first one.
-                await connection.execute("SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE", run)
-                total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
-                await connection.execute(sql.PLAN, run, [*new], [*new.values()], total, logs)
-                if contents:
-                    await _plan_contents(connection, run, contents)
-                if part is not None:
-                    await connection.execute(sql.PLAN_PART, run, *part)
-
+        work = partial(add_part, run=run, rows=rows, log_keys=log_keys or {}, contents=contents or {}, part=part)
         # One second more for each piece: the database may be far away.
         more = sum(map(len, contents.values())) / PIECE_BYTES if contents else 0.0
         await self.connection.run(work, more_time=more)
@@ -164,26 +151,7 @@ class PostgresStore(SharedStore):
         return {row["number"]: row["digest"] for row in await self.connection.run(fetching(statement, run))}
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
-        async def work(connection: Connection) -> list[Chunk]:
-            async with connection.transaction():
-                await connection.execute("UPDATE dispatchkit.run SET plan_complete = true WHERE number = $1", run)
-                total: int = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
-                rows = await connection.fetch(
-                    "SELECT number, start_index, end_index FROM dispatchkit.chunk WHERE run = $1 ORDER BY number", run
-                )
-                chunks = [Chunk(*row) for row in rows]
-                new_chunks = _divided(chunks, total, size)
-                await connection.execute(
-                    "INSERT INTO dispatchkit.chunk (run, number, start_index, end_index) "
-                    "SELECT $1, * FROM unnest($2::int[], $3::int[], $4::int[]) "
-                    "ON CONFLICT (run, number) DO UPDATE SET end_index = excluded.end_index",
-                    run,
-                    *_columns([(chunk.number, chunk.start, chunk.end) for chunk in new_chunks], 3),
-                )
-                numbers = {chunk.number for chunk in new_chunks}
-                return [*(chunk for chunk in chunks if chunk.number not in numbers), *new_chunks]
-
-        return await self.connection.run(work)
+        return await self.connection.run(partial(complete_plan, run=run, size=size))
 
     async def chunks(self, run: int) -> list[Chunk]:
         return await self._holds.chunks(run)
@@ -401,30 +369,3 @@ class PostgresStore(SharedStore):
 
     def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
         return find_launched(self.connection, plan, low=low, high=high, within=within)
-
-
-async def _plan_contents(connection: Connection, run: int, contents: Mapping[str, Content]) -> None:
-    """Write contents, in statements of at most `PIECE_BYTES`: the driver encodes each on the event loop."""
-    known = {row["hash"] for row in await connection.fetch(sql.KNOWN_CONTENTS, run, [*contents])}
-    new = {name: content for name, content in contents.items() if name not in known}
-    for batch in batches(new):
-        await connection.execute(sql.PLAN_CONTENTS, run, *_columns(batch, 3))
-
-
-def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chunk]:
-    """The new or extended chunks that cover the targets after the present ones."""
-    end = chunks[-1].end if chunks else 0
-    if end == total:
-        return []
-    if size is None:
-        if len(chunks) == 1:
-            return [attrs.evolve(chunks[0], end=total)]
-        size = max(1, total - end)
-    first = len(chunks)
-    return [
-        Chunk(number, begin, min(total, begin + size)) for number, begin in enumerate(range(end, total, size), first)
-    ]
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
-    return [[row[column] for row in rows] for column in range(count)]
