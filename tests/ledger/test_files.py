@@ -293,7 +293,7 @@ import asyncio, os, signal, sys
 from dispatchkit import ActivateMailing, Attachment, Ledger
 from dispatchkit.ledger import files
 from dispatchkit.ledger.postgres import plan as postgres
-from dispatchkit.ledger.sqlite import store as sqlite
+from dispatchkit.ledger.sqlite import plan as sqlite
 from tests.harness import run_settings
 
 files.PIECE_BYTES = 1000

@@ -30,7 +30,7 @@ from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stre
 from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
 from dispatchkit.ledger.claim import Claim, Record, Story
 from dispatchkit.ledger.contents import Content, ContentCache
-from dispatchkit.ledger.files import joined, pieces
+from dispatchkit.ledger.files import joined
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.repeat import Launched, Repeat
 from dispatchkit.ledger.run import Counts, Run, RunPlan
@@ -38,7 +38,7 @@ from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
-from dispatchkit.ledger.sqlite.plan import add_targets
+from dispatchkit.ledger.sqlite.plan import add_part, complete_plan
 from dispatchkit.ledger.sqlite.read import Reading
 from dispatchkit.ledger.sqlite.rows import repeats_of, rows_of, run_of, story_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
@@ -201,23 +201,7 @@ class SqliteStore(Store):
         contents: Mapping[str, Content] | None = None,
         part: tuple[int, bytes] | None = None,
     ) -> None:
-        once: dict[bytes, str] = {}
-        for key, command in rows:
-            once.setdefault(key, command)
-
-        def work(db: sqlite3.Connection) -> None:
-            total = add_targets(db, run, once)
-            db.execute("UPDATE run SET total = ? WHERE number = ?", (total, run))
-            if log_keys:
-                db.executemany(
-                    "UPDATE target SET log_key = ? WHERE run = ? AND key = ? AND log_key IS NULL",
-                    [(log_key, run, key) for key, log_key in log_keys.items()],
-                )
-            if contents:
-                _plan_contents(db, run, contents)
-            if part is not None:
-                db.execute("INSERT OR REPLACE INTO plan_part (run, number, digest) VALUES (?, ?, ?)", (run, *part))
-
+        work = partial(add_part, run=run, rows=rows, log_keys=log_keys or {}, contents=contents or {}, part=part)
         await self._write(work)
 
     async def plan_parts(self, run: int) -> dict[int, bytes]:
@@ -225,24 +209,7 @@ class SqliteStore(Store):
         return await self._read(lambda db: dict(db.execute(sql, (run,)).fetchall()))
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
-        def work(db: sqlite3.Connection) -> list[Chunk]:
-            db.execute("UPDATE run SET plan_complete = 1 WHERE number = ?", (run,))
-            (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
-            chunks = self._holds.chunks(db, run)
-            end = chunks[-1].end if chunks else 0
-            if end < total:
-                if len(chunks) == 1 and size is None:
-                    db.execute("UPDATE chunk SET end_index = ? WHERE run = ?", (total, run))
-                else:
-                    step = size or total - end
-                    new = enumerate(range(end, total, step), chunks[-1].number + 1 if chunks else 0)
-                    db.executemany(
-                        "INSERT INTO chunk (run, number, start_index, end_index) VALUES (?, ?, ?, ?)",
-                        [(run, number, start, min(start + step, total)) for number, start in new],
-                    )
-            return self._holds.chunks(db, run)
-
-        chunks = await self._write(work)
+        chunks = await self._write(partial(complete_plan, self._holds, run=run, size=size))
         await _opened(self._writer).run(Afterwards(empty_log))
         return chunks
 
@@ -468,20 +435,6 @@ class SqliteStore(Store):
                 for key, state, at in rows:
                     yield Launched(name, key, state, datetime.fromtimestamp(at, UTC))
                 after = rows[-1][0] if len(rows) == _PAGE else None
-
-
-def _plan_contents(db: sqlite3.Connection, run: int, contents: Mapping[str, Content]) -> None:
-    sql = "SELECT hash FROM content WHERE run = ? AND hash IN (SELECT value FROM json_each(?)) AND number = 0"
-    known = {name for (name,) in db.execute(sql, (run, json.dumps([*contents])))}
-    db.executemany(
-        "INSERT OR REPLACE INTO content (run, hash, number, piece) VALUES (?, ?, ?, ?)",
-        (
-            (run, name, number, piece)
-            for name, content in contents.items()
-            if name not in known
-            for number, piece in enumerate(pieces(content))
-        ),
-    )
 
 
 def _fetch(sql: str, given: tuple[object, ...] | dict[str, object], db: sqlite3.Connection) -> list[tuple[Any, ...]]:
