@@ -8,7 +8,12 @@ from typing import NamedTuple
 
 import attrs
 
-__all__ = ["Launched", "Repeat"]
+__all__ = ["MAX_COMMANDS", "RECORDED_LATE", "Launched", "Repeat"]
+
+MAX_COMMANDS = 10
+"""Maximum number of commands in a `Repeat`."""
+RECORDED_LATE = 3600.0
+"""Maximum seconds from the end of a hold to the write of its last outcome."""
 
 
 @attrs.frozen
@@ -19,7 +24,7 @@ class Repeat:
     """The name of the other run."""
     count: int
     commands: Sequence[str] = attrs.field(repr=False)
-    """The first commands, at most ten, encoded by `codec`."""
+    """The first commands, at most `MAX_COMMANDS`, encoded by `codec`."""
     latest: datetime
     """The latest claim or outcome of these targets in the other run."""
     indexes: Sequence[int] = attrs.field(repr=False)

@@ -18,16 +18,11 @@ __all__ = [
     "COUNTS_OF_BLOCKS",
     "COUNTS_OF_CHUNK",
     "INDEXES_OF_TARGET",
-    "LAUNCHED",
     "LIFT_PAUSES",
-    "OTHERS",
-    "OTHERS_OF_PLAN",
     "OUTCOMES_OF_TARGET",
     "OVER",
     "PAUSES",
     "PIECE",
-    "REPEATS",
-    "REPEATS_IN_SMALLER",
     "RIVAL",
     "RUNS",
     "SERIES",
@@ -107,79 +102,6 @@ WHERE t.run = $1 AND t.index >= $3 AND t.index < $6
     AND o.final IS NOT TRUE AND o.for_good IS NOT TRUE
 ORDER BY t.index LIMIT $4
 """
-
-# Other runs on the same account that a process held in the last $2 seconds. Accounts are compared by name, or by token
-# if one of them has no name.
-OTHERS = """
-SELECT x.number, x.name, x.total FROM dispatchkit.run r JOIN dispatchkit.run x
-    ON x.number <> r.number AND x.host = r.host
-    AND CASE WHEN x.account IS NULL OR r.account IS NULL THEN x.fingerprint = r.fingerprint
-        ELSE x.account = r.account END
-WHERE r.number = $1 AND EXISTS (
-    SELECT FROM dispatchkit.chunk c
-    WHERE c.run = x.number AND c.seen >= clock_timestamp() - make_interval(secs => $2)
-) ORDER BY x.number
-"""
-
-OTHERS_OF_PLAN = """
-SELECT x.number, x.name FROM dispatchkit.run x
-WHERE x.name <> $1 AND x.host = $2
-    AND CASE WHEN x.account IS NULL OR $3::text IS NULL THEN x.fingerprint = $4 ELSE x.account = $3 END
-    AND EXISTS (
-        SELECT FROM dispatchkit.chunk c
-        WHERE c.run = x.number AND c.seen >= clock_timestamp() - make_interval(secs => $5)
-    )
-ORDER BY x.number DESC
-"""
-
-# Targets of a run ($1), by key after $2 and before $3, that it launched in the last $4 seconds. Those that are planned
-# in a held chunk (lease of $5) count, too.
-LAUNCHED = f"""
-SELECT t.key, {STATE} AS state, greatest(s.claimed_at, o.at, h.now) AS latest
-FROM dispatchkit.target t
-{latest_of("t")}
-LEFT JOIN LATERAL (
-    SELECT clock_timestamp() AS now FROM dispatchkit.chunk c
-    WHERE c.run = t.run AND c.start_index <= t.index AND c.end_index > t.index AND c.token IS NOT NULL
-        AND c.seen >= clock_timestamp() - make_interval(secs => $5)
-) h ON {STATE} = 'planned'
-WHERE t.run = $1 AND t.key > $2 AND t.key < $3
-    AND {STATE} IN ('planned', 'sending', 'done', 'unknown')
-    AND greatest(s.claimed_at, o.at, h.now) >= clock_timestamp() - make_interval(secs => $4)
-ORDER BY t.key LIMIT $6
-"""
-
-# Targets (g) from $5 to $6 of this run that another run (t) launched in the last $7 seconds. Targets that are planned
-# in a held chunk (lease of $8) count, too. A page ($2 to $3) of one run ($1) is looked up in the index of the other
-# ($4).
-_REPEATS = f"""
-WITH page AS MATERIALIZED (
-    SELECT run, index, key, command FROM dispatchkit.target WHERE run = $1 AND index >= $2 AND index < $3
-), found AS MATERIALIZED (
-    SELECT g.index, g.command, greatest(s.claimed_at, o.at, h.now) AS latest
-    FROM page $first CROSS JOIN LATERAL (
-        SELECT run, index, command FROM dispatchkit.target WHERE run = $4 AND key = $first.key OFFSET 0
-    ) $second
-    {latest_of("t")}
-    LEFT JOIN LATERAL (
-        SELECT clock_timestamp() AS now FROM dispatchkit.chunk c
-        WHERE c.run = t.run AND c.start_index <= t.index AND c.end_index > t.index AND c.token IS NOT NULL
-            AND c.seen >= clock_timestamp() - make_interval(secs => $8)
-    ) h ON {STATE} = 'planned'
-    WHERE g.index >= $5 AND g.index < $6
-        AND NOT EXISTS (
-            SELECT FROM dispatchkit.outcome f
-            WHERE f.run = g.run AND f.index = g.index AND (f.state IN ('done', 'rejected') OR f.final)
-        )
-        AND {STATE} IN ('planned', 'sending', 'done', 'unknown')
-        AND greatest(s.claimed_at, o.at, h.now) >= clock_timestamp() - make_interval(secs => $7)
-)
-SELECT array_agg(index ORDER BY index) AS indexes, max(latest) AS latest,
-    (SELECT array_agg(command ORDER BY index) FROM (SELECT * FROM found ORDER BY index LIMIT $9) f) AS commands
-FROM found HAVING count(*) > 0
-"""
-REPEATS = _REPEATS.replace("$first", "g").replace("$second", "t")
-REPEATS_IN_SMALLER = _REPEATS.replace("$first", "t").replace("$second", "g")
 
 # Whether a target of the log $3 may have acted in the last $4 seconds. The target $2 of the run $1 does not count. A
 # request may arrive as late as $5 and the attempt timeout after its claim.
