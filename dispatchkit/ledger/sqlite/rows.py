@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from dispatchkit.ledger.chunk import LEASE_TIMEOUT, Holder
 from dispatchkit.ledger.claim import StoredClaim, StoredOutcome, Story
-from dispatchkit.ledger.repeat import Repeat
 from dispatchkit.ledger.run import Run
 from dispatchkit.ledger.sqlite.write import Moment
 from dispatchkit.ledger.target import Target, TargetRow
 
-__all__ = ["HOLD", "holder_of", "repeats_of", "rows_of", "run_of", "story_of", "target_of"]
-
-_MANY_COMMANDS = 10
-"""Maximum number of commands in a `Repeat`."""
-
+__all__ = ["HOLD", "holder_of", "rows_of", "run_of", "story_of", "target_of"]
 
 HOLD = """
 token, pid, host, since, boot.id, process_started, pid_namespace, seen, seen_boot, boot
@@ -109,18 +103,3 @@ def story_of(claims: Iterable[tuple[Any, ...]], outcomes: Iterable[tuple[Any, ..
             for send_no, state, summary, code, request_id, attempts, at, final in outcomes
         ],
     )
-
-
-def repeats_of(run: str, rows: Iterable[tuple[int, str, float]]) -> list[Repeat]:
-    """The repeats in another run, from indexes, commands and launch times; an empty list without rows."""
-    latest = 0.0
-    commands: list[str] = []
-    indexes = array("q")
-    for index, command, at in rows:
-        indexes.append(index)
-        latest = max(latest, at)
-        if len(indexes) <= _MANY_COMMANDS:
-            commands.append(command)
-    if not indexes:
-        return []
-    return [Repeat(run, len(indexes), commands, datetime.fromtimestamp(latest, UTC), indexes)]

@@ -39,8 +39,9 @@ from dispatchkit.ledger.sqlite.file import add_boot, check, connect_writer, empt
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
 from dispatchkit.ledger.sqlite.plan import add_part, complete_plan
-from dispatchkit.ledger.sqlite.read import Reading
-from dispatchkit.ledger.sqlite.rows import repeats_of, rows_of, run_of, story_of, target_of
+from dispatchkit.ledger.sqlite.read import Reading, fetching
+from dispatchkit.ledger.sqlite.repeats import find_launched, find_repeats
+from dispatchkit.ledger.sqlite.rows import rows_of, run_of, story_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
     CLAIMS_OF_TARGET,
     COUNTS,
@@ -48,12 +49,7 @@ from dispatchkit.ledger.sqlite.sql import (
     COUNTS_OF_CHUNK,
     FRESH,
     IS_FINAL,
-    LAUNCHED,
-    OTHERS,
-    OTHERS_OF_PLAN,
     OUTCOMES_OF_TARGET,
-    REPEATS,
-    REPEATS_IN_SMALLER,
     RIVAL,
     SERIES_OF_RUN,
     STATE,
@@ -72,8 +68,6 @@ T = TypeVar("T")
 _PAGE = 1000
 _LOCK_TRIES, _LOCK_WAIT = 5, 0.005
 """Number of tries for a lock, and seconds between them. A process that only reads it has it for microseconds."""
-_RECORDED_LATE = 3600.0
-"""Maximum seconds from the end of a hold to the write of its last outcome."""
 
 
 class SqliteStore(Store):
@@ -206,7 +200,7 @@ class SqliteStore(Store):
 
     async def plan_parts(self, run: int) -> dict[int, bytes]:
         sql = "SELECT number, digest FROM plan_part WHERE run = ?"
-        return await self._read(lambda db: dict(db.execute(sql, (run,)).fetchall()))
+        return dict(await self._read(fetching(sql, (run,))))
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
         chunks = await self._write(partial(complete_plan, self._holds, run=run, size=size))
@@ -298,7 +292,7 @@ class SqliteStore(Store):
 
     async def series(self, run: int, *, since: datetime) -> list[Bucket]:
         after = (since.astimezone(UTC) - timedelta(seconds=BUCKET_SECONDS)).isoformat(timespec="seconds")
-        rows = await self._read(partial(_fetch, SERIES_OF_RUN, (run, after)))
+        rows = await self._read(fetching(SERIES_OF_RUN, (run, after)))
         return buckets_of((datetime.fromisoformat(start), state, slot, count) for start, state, slot, count in rows)
 
     async def times(self, run: int) -> tuple[datetime | None, datetime | None]:
@@ -307,7 +301,7 @@ class SqliteStore(Store):
         return first and datetime.fromisoformat(first), last and datetime.fromisoformat(last)
 
     async def blocks(self, run: int) -> list[tuple[int, ...]]:
-        return await self._read(lambda db: db.execute(COUNTS_OF_BLOCKS, (run,)).fetchall())
+        return await self._read(fetching(COUNTS_OF_BLOCKS, (run,)))
 
     async def pages(
         self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
@@ -333,7 +327,7 @@ class SqliteStore(Store):
         for stretch in stretches:
             first = stretch.start
             while first < stretch.stop:
-                rows = await self._read(partial(_fetch, sql, (run, first, stretch.stop, *states)))
+                rows = await self._read(fetching(sql, (run, first, stretch.stop, *states)))
                 commands = await self._contents.attach(run, [row[1] for row in rows], self._read_contents)
                 yield rows, commands
                 first = rows[-1][0] + 1 if len(rows) == _PAGE else stretch.stop
@@ -341,7 +335,7 @@ class SqliteStore(Store):
     async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:
         first, after = keys_of(target)
         sql = 'SELECT "index" FROM target WHERE run = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?'
-        rows = await self._read(lambda db: db.execute(sql, (run, first, after, limit)).fetchall())
+        rows = await self._read(fetching(sql, (run, first, after, limit)))
         return sorted(index for (index,) in rows)
 
     async def story(self, run: int, index: int) -> Story:
@@ -395,50 +389,16 @@ class SqliteStore(Store):
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         moment = self._writing.moment()
-
-        def work(db: sqlite3.Connection) -> list[Repeat]:
-            start, end = 0, 2**62
-            if chunk is not None:
-                ends = "SELECT start_index, end_index FROM chunk WHERE run = ? AND number = ?"
-                start, end = db.execute(ends, (run, chunk)).fetchone() or (0, 0)
-            (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
-            size = min(end, total) - start
-            given = {**moment.given, "run": run, "start": start, "end": end, "within": within}
-            others = db.execute(OTHERS, {**given, "within": within + _RECORDED_LATE}).fetchall()
-            repeats: list[Repeat] = []
-            for other, name, targets in others:
-                chunks = self._holds.chunks(db, other, "AND token IS NOT NULL")
-                held = [(chunk.start, chunk.end) for chunk in chunks if chunk.holder is not None]
-                statement = REPEATS if size <= targets else REPEATS_IN_SMALLER
-                rows = db.execute(statement, {**given, "other": other, "held": json.dumps(held)})
-                repeats += repeats_of(name, rows)
-            return repeats
-
+        work = partial(find_repeats, self._holds, run=run, chunk=chunk, within=within, moment=moment)
         repeats = await self._read(work)
         return [
             attrs.evolve(each, commands=await self._contents.attach(run, each.commands, self._read_contents))
             for each in repeats
         ]
 
-    async def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
-        account = {"name": plan.name, "host": plan.host, "account": plan.account, "fingerprint": plan.fingerprint}
-        given = {**self._writing.moment().given, "within": within + _RECORDED_LATE}
-        others = await self._read(lambda db: db.execute(OTHERS_OF_PLAN, {**given, **account}).fetchall())
-        given |= {"within": within, "high": high, "limit": _PAGE}
-        for number, name in others:
-            chunks = await self._read(partial(self._holds.chunks, run=number, where="AND token IS NOT NULL"))
-            held = json.dumps([(chunk.start, chunk.end) for chunk in chunks if chunk.holder is not None])
-            after: bytes | None = low
-            while after is not None:
-                page = {**given, "other": number, "held": held, "low": after}
-                rows = await self._read(partial(_fetch, LAUNCHED, page))
-                for key, state, at in rows:
-                    yield Launched(name, key, state, datetime.fromtimestamp(at, UTC))
-                after = rows[-1][0] if len(rows) == _PAGE else None
-
-
-def _fetch(sql: str, given: tuple[object, ...] | dict[str, object], db: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    return db.execute(sql, given).fetchall()
+    def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
+        moment = self._writing.moment()
+        return find_launched(self._read, self._holds, plan, low=low, high=high, within=within, moment=moment)
 
 
 def _stretches(db: sqlite3.Connection, run: int, states: Collection[str], start: int, end: int) -> Sequence[range]:
