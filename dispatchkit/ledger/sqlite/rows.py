@@ -22,10 +22,9 @@ FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
 
 
 def run_of(row: tuple[Any, ...]) -> Run:
-    """A run, from its columns."""
-    number, name, settings, created, total, plan_complete, stopped, *more = row
-    *more, repeat_window, canary, pruned, restored = more
-    account, fingerprint, attempt_timeout, stops, *planned = more
+    """A run, from the columns of `RUNS`."""
+    number, name, settings, created, total, plan_complete, stopped, account, fingerprint, timeout, restored, *more = row
+    stops, repeat_window, canary, pruned, *planned = more
     return Run(
         number,
         name,
@@ -36,16 +35,13 @@ def run_of(row: tuple[Any, ...]) -> Run:
         bool(stopped),
         account,
         fingerprint,
-        attempt_timeout,
-        restored=bool(restored),
-        stops=stops,
-        repeat_window=repeat_window,
-        canary=canary,
-        contents_pruned=None if pruned is None else datetime.fromisoformat(pruned),
-        planned_by=planned[0],
-        planned_on=planned[1],
-        profile=planned[2],
-        launch_options=planned[3],
+        timeout,
+        bool(restored),
+        stops,
+        repeat_window,
+        canary,
+        pruned and datetime.fromisoformat(pruned),
+        *planned,
     )
 
 

@@ -7,6 +7,7 @@ from dispatchkit.ledger.blocks import BLOCK, TALLIED
 __all__ = [
     "ANSWER",
     "BATCH",
+    "BEGIN",
     "CLAIMS_OF_TARGET",
     "COUNTS",
     "COUNTS_OF_BLOCKS",
@@ -17,6 +18,7 @@ __all__ = [
     "OUTCOMES_OF_BATCH",
     "OUTCOMES_OF_TARGET",
     "RIVAL",
+    "RUNS",
     "SERIES",
     "SERIES_OF_RUN",
     "STATE",
@@ -25,6 +27,22 @@ __all__ = [
     "TARGETS",
     "UNSETTLED",
 ]
+
+BEGIN = """
+INSERT INTO run (
+  name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, canary, planned_by, planned_on,
+  profile, launch_options, database_id)
+VALUES (
+  :name, :settings, :created, :host, :account, :fingerprint, :attempt_timeout, :repeat_window, :canary, :planned_by,
+  :planned_on, :profile, :launch_options, (SELECT database_id FROM about))
+ON CONFLICT DO NOTHING
+"""
+RUNS = """
+SELECT number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout,
+       database_id <> (SELECT database_id FROM about), stops, repeat_window, canary, contents_pruned, planned_by,
+       planned_on, profile, launch_options
+FROM run
+"""
 
 # An outcome has the `send_no` of the latest sending at its write. A sending with a higher number is in flight.
 STATE = """

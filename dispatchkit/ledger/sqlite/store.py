@@ -43,6 +43,7 @@ from dispatchkit.ledger.sqlite.read import Reading, fetching
 from dispatchkit.ledger.sqlite.repeats import find_launched, find_repeats
 from dispatchkit.ledger.sqlite.rows import rows_of, run_of, story_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
+    BEGIN,
     CLAIMS_OF_TARGET,
     COUNTS,
     COUNTS_OF_BLOCKS,
@@ -51,6 +52,7 @@ from dispatchkit.ledger.sqlite.sql import (
     IS_FINAL,
     OUTCOMES_OF_TARGET,
     RIVAL,
+    RUNS,
     SERIES_OF_RUN,
     STATE,
     TARGETS,
@@ -138,31 +140,11 @@ class SqliteStore(Store):
         await _opened(self._writer).run(Afterwards(lambda db: accept(db, path)))
 
     async def begin(self, plan: RunPlan) -> Run:
-        created = self._clock.now().isoformat()
+        given = {**attrs.asdict(plan), "created": self._clock.now().isoformat()}
 
         def work(db: sqlite3.Connection) -> Run:
-            db.execute(
-                "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, "
-                "canary, planned_by, planned_on, profile, launch_options, database_id) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) "
-                "ON CONFLICT DO NOTHING",
-                (
-                    plan.name,
-                    plan.settings,
-                    created,
-                    plan.host,
-                    plan.account,
-                    plan.fingerprint,
-                    plan.attempt_timeout,
-                    plan.repeat_window,
-                    plan.canary,
-                    plan.planned_by,
-                    plan.planned_on,
-                    plan.profile,
-                    plan.launch_options,
-                ),
-            )
-            return self._runs(db, "WHERE name = ?", plan.name)[0]
+            db.execute(BEGIN, given)
+            return _runs(db, "WHERE name = ?", plan.name)[0]
 
         return await self._write(work)
 
@@ -171,20 +153,11 @@ class SqliteStore(Store):
         await self._write(lambda db: db.execute(sql, (account, fingerprint, run)))
 
     async def run(self, name: str) -> Run | None:
-        runs = await self._read(lambda db: self._runs(db, "WHERE name = ?", name))
+        runs = await self._read(lambda db: _runs(db, "WHERE name = ?", name))
         return runs[0] if runs else None
 
     async def runs(self) -> list[Run]:
-        return await self._read(lambda db: self._runs(db, "ORDER BY number DESC"))
-
-    def _runs(self, db: sqlite3.Connection, clause: str, *values: str) -> list[Run]:
-        fields = (
-            "number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout, "
-            "stops, planned_by, planned_on, profile, launch_options, repeat_window, canary, contents_pruned"
-        )
-        restored = "database_id <> (SELECT database_id FROM about)"
-        sql = f"SELECT {fields}, {restored} FROM run {clause}"
-        return [run_of(row) for row in db.execute(sql, values)]
+        return await self._read(lambda db: _runs(db, "ORDER BY number DESC"))
 
     async def plan(
         self,
@@ -399,6 +372,10 @@ class SqliteStore(Store):
     def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
         moment = self._writing.moment()
         return find_launched(self._read, self._holds, plan, low=low, high=high, within=within, moment=moment)
+
+
+def _runs(db: sqlite3.Connection, clause: str, *values: str) -> list[Run]:
+    return [run_of(row) for row in db.execute(f"{RUNS} {clause}", values)]
 
 
 def _stretches(db: sqlite3.Connection, run: int, states: Collection[str], start: int, end: int) -> Sequence[range]:
