@@ -311,6 +311,7 @@ EXEMPT = {
     "ExpiringToken": "has the token",
     "File": "between a ledger and its store",
     "HeartbeatStatus": "between a ledger and its store",
+    "LongField": "between the fields of a command and its text",
     "LogProbe": "a question, with a function",
     "MailingState": "inside a check or a watch",
     "Moment": "inside a store",

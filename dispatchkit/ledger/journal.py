@@ -34,10 +34,11 @@ from dispatchkit.errors import (
 )
 from dispatchkit.ledger.chunk import Chunk
 from dispatchkit.ledger.claim import Claim, Record
-from dispatchkit.ledger.codec import decode, decode_at_once, is_intact
+from dispatchkit.ledger.codec import decode, decode_at_once
 from dispatchkit.ledger.contents import load_files, unique_length
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
+from dispatchkit.ledger.keys import is_intact
 from dispatchkit.ledger.plan import begin, check_repeats, find_repeats, name_repeats, plan
 from dispatchkit.ledger.run import Run
 from dispatchkit.ledger.store import Store

@@ -37,7 +37,7 @@ class Launched(NamedTuple):
     run: str
     """The name of the run."""
     key: bytes
-    """The key of its command, see `codec.key`."""
+    """The key of its command, see `keys.key_of`."""
     state: str
     """``done``, ``sending`` or ``unknown``; ``planned`` if a process is about to launch it."""
     at: datetime

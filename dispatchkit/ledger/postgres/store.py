@@ -19,11 +19,12 @@ from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.address import Address
-from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
+from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
 from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
 from dispatchkit.ledger.claim import Claim, Record, StoredClaim, StoredOutcome, Story
 from dispatchkit.ledger.contents import Content, ContentCache
 from dispatchkit.ledger.files import PIECE_BYTES, joined
+from dispatchkit.ledger.keys import keys_of
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings

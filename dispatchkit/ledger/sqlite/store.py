@@ -26,11 +26,12 @@ import attrs
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
+from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
 from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
 from dispatchkit.ledger.claim import Claim, Record, Story
 from dispatchkit.ledger.contents import Content, ContentCache
 from dispatchkit.ledger.files import joined
+from dispatchkit.ledger.keys import keys_of
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.repeat import Launched, Repeat
 from dispatchkit.ledger.run import Counts, Run, RunPlan
