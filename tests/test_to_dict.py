@@ -105,7 +105,7 @@ from dispatchkit.direct.models import StartedDispatch
 from dispatchkit.errors import Attempt
 from dispatchkit.ledger.chunk import Chunk, Holder
 from dispatchkit.ledger.codec import encode
-from dispatchkit.ledger.run import PausedAccount
+from dispatchkit.ledger.pauses import PausedAccount
 from dispatchkit.sandbox import Fault, Sandbox
 from dispatchkit.values import HIDDEN, OutcomeValue, TypedValue, Value, columns
 from tests.schema import SCHEMA, fits, schema_name

@@ -19,7 +19,6 @@ from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.fanout.snapshot import Snapshot
 from dispatchkit.core.loop import running_loop
 from dispatchkit.core.reprs import RichRepr, describe
-from dispatchkit.core.secret import account_key
 from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.validators import int_in_range, label, seconds
 from dispatchkit.errors import LedgerError, RunHeldError
@@ -27,14 +26,14 @@ from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.chunk import Chunk, Holder
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
+from dispatchkit.ledger.pauses import PausedAccount, find_paused_accounts, paused_until
 from dispatchkit.ledger.prune import prune_runs
-from dispatchkit.ledger.run import Counts, PausedAccount, Run
+from dispatchkit.ledger.run import Counts, Run
 from dispatchkit.ledger.series import Bucket
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import MAX_NUMBER, SharedStore, Store
 from dispatchkit.ledger.target import Target
 from dispatchkit.ledger.watch import RunStatus, watch_run
-from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
     from dispatchkit.core.call.client import Client
@@ -233,9 +232,7 @@ class Ledger(AsyncOnly):
     async def _look(self, name: str) -> RunStatus:
         run = await self.run(name)
         chunks, counts = await self._store.chunks(run.number), await self._store.counts(run.number)
-        until: datetime | None = None
-        if self.is_shared:
-            until = dict(await (await self._shared_store()).pauses()).get(_account_key(run))
+        until = await paused_until(await self._shared_store(), run) if self.is_shared else None
         is_held = any(chunk.holder is not None for chunk in chunks)
         return RunStatus(run, counts, is_held, paused_until=until, knows_pauses=self.is_shared)
 
@@ -273,13 +270,7 @@ class Ledger(AsyncOnly):
         Raises:
             LedgerError: The ledger is a file, or cannot be read.
         """
-        store = await self._shared_store()
-        pauses, runs = await store.pauses(), await store.runs()
-        keys = [_account_key(run) for run in runs]
-        return [
-            PausedAccount(key, until, tuple(run for run, other in zip(runs, keys, strict=True) if other == key))
-            for key, until in pauses
-        ]
+        return await find_paused_accounts(await self._shared_store())
 
     async def lift_pauses(self, keys: Collection[str]) -> list[str]:
         """Lift pauses of accounts. Every waiting process continues within a second.
@@ -444,14 +435,6 @@ class PartOfLedger:
         if run != self._run:
             raise ValueError(f"run must be {self._run!r}, as in Ledger.chunk or Ledger.resuming, not {run!r}")
         return self._ledger._create_journal(run, settings, chunk=self._chunk, resumes=self._resumes)
-
-
-def _account_key(run: Run) -> str:
-    """The account key of a run, equal to `Client._account_key`."""
-    if run.account is None:
-        return run.fingerprint
-    settings = parse_settings(run.settings)
-    return account_key(settings.get("provider", ""), settings.get("base_url", ""), run.account)
 
 
 def _store(address: Address, schema: str | None, clock: Clock) -> Store:

@@ -12,7 +12,7 @@ from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.redaction import redact_urls
 from dispatchkit.values import HIDDEN, SHOWN, Value, shown_as
 
-__all__ = ["Counts", "PausedAccount", "Run", "RunPlan"]
+__all__ = ["Counts", "Run", "RunPlan"]
 
 
 def _settings(text: str) -> dict[str, str]:
@@ -115,18 +115,6 @@ class Run(Value):
 
     def __repr__(self) -> str:
         return describe(self)
-
-
-@attrs.frozen
-class PausedAccount(Value):
-    """An account that all processes with this ledger pause, as the provider asked."""
-
-    key: str
-    """The account key, a hash."""
-    until: datetime
-    """The end of the pause, UTC."""
-    runs: tuple[Run, ...] = ()
-    """The runs of the account, newest first."""
 
 
 @attrs.frozen
