@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from dispatchkit.core.claim import CLAIM_AGE
@@ -26,6 +24,7 @@ from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.chunk import Chunk, Holder
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
+from dispatchkit.ledger.opening import Opening, make_store
 from dispatchkit.ledger.pauses import PausedAccount, find_paused_accounts, paused_until
 from dispatchkit.ledger.prune import prune_runs
 from dispatchkit.ledger.run import Counts, Run
@@ -87,12 +86,10 @@ class Ledger(AsyncOnly):
         self._where = str(address)
         """The file, or the database without a password."""
         self._schema = schema
-        self._closed = False
         refuse_patched()
         self._clock = a_clock(clock)
-        self._store = _store(address, schema, clock)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._opening: asyncio.Task[None] | None = None
+        self._store = make_store(address, schema, clock)
+        self._opening = Opening(self._store)
 
     @property
     def is_shared(self) -> bool:
@@ -378,15 +375,7 @@ class Ledger(AsyncOnly):
         Raises:
             LedgerError: The store cannot be opened.
         """
-        loop = running_loop("Ledger")
-        self._loop = self._loop or loop
-        if self._loop is not loop:
-            raise RuntimeError("this Ledger belongs to another event loop: make one Ledger per loop")
-        if self._closed:
-            raise RuntimeError("this Ledger is closed: make a new one")
-        if self._opening is None or (self._opening.done() and (self._opening.cancelled() or self._opening.exception())):
-            self._opening = asyncio.create_task(self._store.open())
-        await asyncio.shield(self._opening)  # other calls wait for it, too
+        await self._opening.wait()
         return self._store
 
     async def close(self) -> None:
@@ -395,11 +384,7 @@ class Ledger(AsyncOnly):
         Raises:
             LedgerError: The store reports an error.
         """
-        self._closed = True
-        if self._opening is not None:
-            self._opening.cancel()  # it may wait for an unreachable database
-            await asyncio.wait([self._opening])
-            await self._store.close()
+        await self._opening.close()
 
     async def __aenter__(self) -> Self:
         running_loop("Ledger")
@@ -409,9 +394,11 @@ class Ledger(AsyncOnly):
         await self.close()
 
     def __rich_repr__(self) -> RichRepr:
-        yield getattr(self, "_where", "***")  # a traceback may show a ledger whose constructor raised
+        # A traceback may show a ledger whose constructor raised.
+        opening: Opening | None = getattr(self, "_opening", None)
+        yield getattr(self, "_where", "***")
         yield "schema", getattr(self, "_schema", None), None
-        yield "closed", getattr(self, "_closed", False), False
+        yield "closed", opening is not None and opening.is_closed, False
 
     def __repr__(self) -> str:
         return describe(self)
@@ -435,17 +422,3 @@ class PartOfLedger:
         if run != self._run:
             raise ValueError(f"run must be {self._run!r}, as in Ledger.chunk or Ledger.resuming, not {run!r}")
         return self._ledger._create_journal(run, settings, chunk=self._chunk, resumes=self._resumes)
-
-
-def _store(address: Address, schema: str | None, clock: Clock) -> Store:
-    address.check()
-    if not address.is_database:
-        if schema is not None:
-            raise ValueError("schema= is for a ledger in PostgreSQL, and this one is a file")
-        return SqliteStore(Path(address.file), clock=clock)
-    try:
-        module = importlib.import_module("dispatchkit.ledger.postgres.store")
-    except ImportError as missing:
-        raise ImportError("a ledger in PostgreSQL needs its extra: pip install 'dispatchkit[ledger]'") from missing
-    store: Store = module.PostgresStore(address, schema=schema, clock=clock)
-    return store
