@@ -33,16 +33,7 @@ def add_part(
     contents: Mapping[str, Content],
     part: tuple[int, bytes] | None,
 ) -> None:
-    """Add a part of a plan: the targets that the run does not have, in their order, and their contents.
-
-    Args:
-        db: The connection.
-        run: The number of the run.
-        rows: The keys and texts of the commands.
-        log_keys: The `Command.log_key` of commands with one, by key.
-        contents: The contents of the commands, by hash.
-        part: The number and the digest of the part; None without one.
-    """
+    """Add a part of a plan. See `Store.plan`."""
     once: dict[bytes, str] = {}
     for key, command in rows:
         once.setdefault(key, command)
