@@ -1,4 +1,4 @@
-"""The statements of a ledger in PostgreSQL.
+"""How a statement finds the state of a target in PostgreSQL, and the statements of `store`.
 
 Two look-ups give the state of a target: its latest `sending` and its latest `outcome`. A final outcome goes first. The
 `sending` rows of a target are numbered from 1. An outcome has the number of its `sending`, or 0 if nothing was sent. A

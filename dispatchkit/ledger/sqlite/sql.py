@@ -1,4 +1,4 @@
-"""The tables and the larger statements of a ledger in SQLite."""
+"""How a statement finds the state of a target in SQLite, and the statements of `store` and `write`."""
 
 from __future__ import annotations
 
