@@ -11,7 +11,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
 
 import attrs
 
@@ -42,8 +41,6 @@ from dispatchkit.ledger.store import MAX_NUMBER, TABLES_OF_RUN, SharedStore
 from dispatchkit.ledger.target import Target, TargetRow, Unsettled
 
 __all__ = ["PostgresStore"]
-
-T = TypeVar("T")
 
 _PAGE = 1000
 _RECONNECT_TIMEOUT = 5.0
