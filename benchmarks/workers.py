@@ -23,8 +23,10 @@ from benchmarks.machine import cpu_seconds, table
 from benchmarks.server import Starts, on_a_thread
 from dispatchkit import DirectClient, Ledger, StartDispatch, State
 from dispatchkit.core.fanout.outcome import Report
+from dispatchkit.ledger.chunk import Holder
+from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.postgres.store import PostgresStore
-from dispatchkit.ledger.store import Claim, Holder, Record, RunPlan
+from dispatchkit.ledger.run import RunPlan
 from dispatchkit.workers import plan_chunks
 from dispatchkit.workers.chunk import in_postgres
 from dispatchkit.workers.procrastinate_queue import enqueue, work

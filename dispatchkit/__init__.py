@@ -75,8 +75,9 @@ if TYPE_CHECKING:
         ThrottledError,
     )
     from dispatchkit.ledger.ledger import Ledger
+    from dispatchkit.ledger.run import Counts, Run
     from dispatchkit.ledger.series import Bucket
-    from dispatchkit.ledger.store import Counts, Run, Target
+    from dispatchkit.ledger.target import Target
     from dispatchkit.values import json_schema, to_json
 
 __all__ = [
@@ -229,8 +230,9 @@ _HOMES = {
         "ThrottledError",
     ),
     "dispatchkit.ledger.ledger": ("Ledger",),
+    "dispatchkit.ledger.run": ("Counts", "Run"),
     "dispatchkit.ledger.series": ("Bucket",),
-    "dispatchkit.ledger.store": ("Counts", "Run", "Target"),
+    "dispatchkit.ledger.target": ("Target",),
     "dispatchkit.values": ("json_schema", "to_json"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

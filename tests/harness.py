@@ -10,7 +10,7 @@ from dispatchkit import DirectClient, StartDispatch
 from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.transport import TransportFailure
-from dispatchkit.ledger.store import RunPlan
+from dispatchkit.ledger.run import RunPlan
 from dispatchkit.testing import FakeClock
 from tests.fake_transport import FakeTransport
 

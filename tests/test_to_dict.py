@@ -103,8 +103,9 @@ from dispatchkit.core.pacing.pace import PaceStatistics
 from dispatchkit.direct.commands import ReadDispatch, ReadDispatches
 from dispatchkit.direct.models import StartedDispatch
 from dispatchkit.errors import Attempt
+from dispatchkit.ledger.chunk import Chunk, Holder
 from dispatchkit.ledger.codec import encode
-from dispatchkit.ledger.store import Chunk, Holder, PausedAccount
+from dispatchkit.ledger.pauses import PausedAccount
 from dispatchkit.sandbox import Fault, Sandbox
 from dispatchkit.values import HIDDEN, OutcomeValue, TypedValue, Value, columns
 from tests.schema import SCHEMA, fits, schema_name
@@ -310,6 +311,7 @@ EXEMPT = {
     "ExpiringToken": "has the token",
     "File": "between a ledger and its store",
     "HeartbeatStatus": "between a ledger and its store",
+    "LongField": "between the fields of a command and its text",
     "LogProbe": "a question, with a function",
     "MailingState": "inside a check or a watch",
     "Moment": "inside a store",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.clock import Clock
     from dispatchkit.core.command import Command
     from dispatchkit.core.fanout.window import Window
-    from dispatchkit.ledger.store import Counts
+    from dispatchkit.ledger.run import Counts
 
 __all__ = [
     "AUTO_WORKERS",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from dispatchkit.ledger.store import Counts
+from dispatchkit.ledger.run import Counts
 
-__all__ = ["BLOCK", "TALLIED", "counts_of", "keys_of", "stretches", "stretches_with"]
+__all__ = ["BLOCK", "TALLIED", "counts_of", "stretches", "stretches_with"]
 
 BLOCK = 1024
 """Targets of a block."""
@@ -17,15 +17,6 @@ TALLIED = ("sending", "done", "rejected", "not_sent", "unknown", "final")
 """The columns of a tally. The targets that they do not count are planned."""
 _LONGEST = 64
 """Maximum blocks of a stretch: a run of a thousand million targets has a million of them."""
-
-
-def keys_of(target: int) -> tuple[bytes, bytes]:
-    """The bounds of the keys of commands with a target: the first one, and the one after the last. See `codec.key`.
-
-    >>> [int.from_bytes(key, "big") for key in keys_of(7)]
-    [7, 8]
-    """
-    return target.to_bytes(8, "big"), (target + 1).to_bytes(8, "big")
 
 
 def stretches(start: int, end: int, others: Mapping[int, int], *, first: int = 0) -> Iterator[range]:

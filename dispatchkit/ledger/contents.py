@@ -34,6 +34,7 @@ __all__ = [
     "is_file_key",
     "load_files",
     "new_contents",
+    "sorted_json",
     "unique_length",
 ]
 
@@ -54,7 +55,17 @@ _write_sorted = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators
 
 def hash_of(text: str) -> str:
     """The hash of the JSON of a content, whatever the order of its keys."""
-    return sha256(_write_sorted(json.loads(text)).encode()).hexdigest()[:DIGITS]
+    return sha256(sorted_json(text).encode()).hexdigest()[:DIGITS]
+
+
+def sorted_json(text: str) -> str:
+    """A JSON with the keys of its objects in order.
+
+    Raises:
+        ValueError: The text is no JSON.
+        RecursionError: It is nested too deeply.
+    """
+    return _write_sorted(json.loads(text))
 
 
 def file_key(number: int) -> str:

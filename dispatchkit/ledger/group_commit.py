@@ -13,7 +13,8 @@ from typing import TypeAlias
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.errors import LedgerError, State
-from dispatchkit.ledger.store import Claim, Record, Store
+from dispatchkit.ledger.claim import Claim, Record
+from dispatchkit.ledger.store import Store
 
 __all__ = ["GroupCommit"]
 

@@ -13,8 +13,10 @@ from datetime import timedelta
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.log import log
 from dispatchkit.errors import ChunkHeldError, LedgerError, RunHeldError
+from dispatchkit.ledger.chunk import HEARTBEAT_INTERVAL, LEASE_TIMEOUT, Chunk, Holder
 from dispatchkit.ledger.liveness import this_process
-from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT, Chunk, Holder, Run, Store
+from dispatchkit.ledger.run import Run
+from dispatchkit.ledger.store import Store
 
 __all__ = ["Hold"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Never, TypeVar, cast
@@ -20,7 +20,7 @@ from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.id_set import IdSet
-from dispatchkit.core.fanout.journal import FinishedTarget, Journal, PlanSummary, WorkItem
+from dispatchkit.core.fanout.journal import Journal, PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.log import log
@@ -32,12 +32,19 @@ from dispatchkit.errors import (
     RunStoppedError,
     State,
 )
-from dispatchkit.ledger.codec import decode, decode_at_once, is_intact
-from dispatchkit.ledger.contents import load_files, unique_length
+from dispatchkit.ledger.canary import with_canary
+from dispatchkit.ledger.chunk import Chunk
+from dispatchkit.ledger.claim import Claim, Record
+from dispatchkit.ledger.codec import decode, decode_at_once
+from dispatchkit.ledger.contents import load_files
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
+from dispatchkit.ledger.pages import Pages, Row
 from dispatchkit.ledger.plan import begin, check_repeats, find_repeats, name_repeats, plan
-from dispatchkit.ledger.store import Chunk, Claim, Record, Run, Store, Target, Unsettled
+from dispatchkit.ledger.run import Run
+from dispatchkit.ledger.store import Store
+from dispatchkit.ledger.target import Unsettled
+from dispatchkit.ledger.tasks import mark_retrieved, to_its_end
 
 if TYPE_CHECKING:
     from dispatchkit.core.call.context import RunSettings
@@ -50,9 +57,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 W = TypeVar("W")
 
-_PAGE_ROWS, _PAGE_TEXT = 1000, 1_000_000
-"""Maximum rows and characters of a page that is read ahead."""
-_FINAL = frozenset({State.DONE.value, State.REJECTED.value})
 # A class of `NamedTuple` makes a tuple with a function in Python, which takes three times as long.
 _new_claim = cast("Callable[[type[Claim], tuple[object, ...]], Claim]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 _new_record = cast("Callable[[type[Record], tuple[object, ...]], Record]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
@@ -92,16 +96,10 @@ class LedgerJournal(Journal):
         self._stopped = False
         self._stop_event = asyncio.Event()
         self._group_commit: GroupCommit | None = None
-        self._pages: deque[list[tuple[Chunk, Unsettled, float]]] = deque()
-        self._page: Iterator[tuple[Chunk, Unsettled, float]] = iter(())
-        self._large: deque[tuple[Chunk, Unsettled, float]] = deque()
+        self._page: Iterator[Row] = iter(())
+        self._large: deque[Row] = deque()
         """Rows of large commands, which a thread reads, and of those whose files are not read yet."""
         self._decoding = asyncio.Lock()
-        self._reading: asyncio.Task[None] | None = None
-        self._at = 0
-        """Position of the chunk that is read now."""
-        self._after = -1
-        self._limit = 16
         self._chunk_of: dict[int, int] = {}
         self._left_out = IdSet()
         """The indexes of targets that other runs took over."""
@@ -117,7 +115,7 @@ class LedgerJournal(Journal):
         try:
             await self._wait(opening)
         except BaseException:
-            await _to_its_end(self._abandon(opening))
+            await to_its_end(self._abandon(opening))
             raise
         if not opening.done():
             opening.cancel()
@@ -158,6 +156,7 @@ class LedgerJournal(Journal):
             raise
         timeout = self._settings.attempt_timeout
         hold = self._hold = Hold(self._store, run, only=self._only, attempt_timeout=timeout, clock=self._clock)
+        self._pages = Pages(self._store, run, hold, self._clock)
         group_commit = self._group_commit = GroupCommit(self._store, self._clock)
         hold.ignores_stop = self._resumes
 
@@ -180,13 +179,13 @@ class LedgerJournal(Journal):
                 await hold.take()
             if run.plan_complete and self._only is None:
                 await self._leave_out_repeats(run)
-                await self._check_plan()
+                await self._pages.check_all(lambda: self._stopped)
             else:
                 await self._refuse_repeats(run)
             if run.stopped and not await self._store.clear_stop(run.number, stops=run.stops):
                 raise RunStoppedError(f"the run {self._name!r} was stopped while it was resumed: resume it again")
             hold.ignores_stop = False
-            return await self._with_canary(await self._summary(), run.canary)
+            return await self._with_canary(await self._summary(), run)
         except BaseException:
             await self._release()
             raise
@@ -204,6 +203,7 @@ class LedgerJournal(Journal):
         repeats = await find_repeats(self._store, run, chunk=None, within=self._settings.repeat_window)
         self._left_out_count = sum(len(self._left_out.add_new(repeat.indexes)) for repeat in repeats)
         if repeats:
+            self._pages.left_out = self._left_out
             log(
                 logger,
                 logging.WARNING,
@@ -253,33 +253,20 @@ class LedgerJournal(Journal):
         final = {State.DONE: counts.done, State.REJECTED: counts.rejected, State.UNKNOWN: counts.unknown_for_good}
         return PlanSummary(total - self._left_out_count, final, launched_elsewhere=self._left_out_count)
 
-    async def _with_canary(self, summary: PlanSummary, planned: int | None) -> PlanSummary:
-        """Add the targets that go first. Once another target has begun, they were seen to go out.
+    async def _with_canary(self, summary: PlanSummary, run: Run) -> PlanSummary:
+        """Add the targets that go first.
 
         Raises:
             LedgerError: Only a chunk is held: the first targets may be in another one.
         """
-        count = planned if self._settings.canary is None else self._settings.canary
+        count = run.canary if self._settings.canary is None else self._settings.canary
         if not count:
             return summary
         if self._only is not None:
             raise LedgerError(
                 f"the run {self._name!r} has a canary of {count}, so one process launches it: resume the whole run"
             )
-        first: list[Target] = []
-        first_begun = 0
-        async for target in self._store.targets(self._run):
-            if target.index >= count and len(first) >= count:
-                break
-            first_begun += target.index < count and target.state != "planned"
-            if target.index not in self._left_out and len(first) < count:
-                first.append(target)
-        counts = await self._store.counts(self._run)
-        begun = counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
-        if begun > first_begun:
-            return attrs.evolve(summary, canary=0)
-        finished = tuple(_finished(target) for target in first if target.state in _FINAL or target.is_final)
-        return attrs.evolve(summary, canary=len(first), finished=finished)
+        return await with_canary(self._store, run, summary, count, self._left_out)
 
     async def next_item(self) -> WorkItem[Never, object] | None:
         while not self._stopped:
@@ -287,7 +274,7 @@ class LedgerJournal(Journal):
                 return item
             if self._large:
                 return await self._large_item(*self._large.popleft())
-            if not self._pages and not await self._more():
+            if not self._pages.ready and not await self._pages.more():
                 return None
         return None
 
@@ -296,10 +283,9 @@ class LedgerJournal(Journal):
             return None
         row = next(self._page, None)
         if row is None:
-            if not self._pages:
+            if not self._pages.ready:
                 return None
-            self._page = iter(self._pages.popleft())
-            self._read_ahead()
+            self._page = iter(self._pages.take())
             row = next(self._page)
         command = decode_at_once(row[1].command)
         if command is None:
@@ -314,61 +300,6 @@ class LedgerJournal(Journal):
                 text = await load_files(row.command, partial(self._store.read_file, self._run))
                 command = _damaged(row) if text is None else await asyncio.to_thread(decode, text)
         return self._work_item(command, chunk, row, acting_until)
-
-    async def _more(self) -> bool:
-        """Wait for the next page. Returns False after the last one."""
-        self._read_ahead()
-        if self._reading is None:
-            return False
-        await asyncio.shield(self._reading)  # other calls wait for it, too
-        return True
-
-    def _read_ahead(self) -> None:
-        if self._reading is None and not self._pages and self._at < len(self._holding.chunks):
-            self._reading = asyncio.create_task(self._read())
-            self._reading.add_done_callback(_seen)
-
-    async def _read(self) -> None:
-        try:
-            chunk = self._holding.chunks[self._at]
-            rows = await self._store.unsettled(self._run, chunk.number, after=self._after, limit=self._limit)
-            if not rows:
-                self._at, self._after = self._at + 1, -1
-                return
-            self._check(rows)
-            now = self._clock.monotonic()
-            self._after = rows[-1].index
-            if self._left_out_count:
-                rows = [row for row in rows if row.index not in self._left_out]
-            if rows:  # else all of the page are left out
-                self._pages.append([(chunk, row, now + row.acting_for) for row in rows])
-        finally:
-            self._reading = None
-
-    async def _check_plan(self) -> None:
-        """Refuse a resumed run with a changed command before any of it is launched.
-
-        It takes 12 us a target. So a new plan is not read again, nor is a chunk by each of its workers.
-        """
-        for chunk in self._holding.chunks:
-            after = -1
-            while not self._stopped and (
-                rows := await self._store.unsettled(self._run, chunk.number, after=after, limit=self._limit)
-            ):
-                self._check(rows)
-                after = rows[-1].index
-
-    def _check(self, rows: Sequence[Unsettled]) -> None:
-        """Refuse a command that was changed since it was planned, before any of its page is launched."""
-        long = unique_length(row.command for row in rows)
-        average = (sum(len(row.command) for row in rows) + long) // len(rows) + 1
-        self._limit = max(1, min(_PAGE_ROWS, _PAGE_TEXT // average))
-        for row in rows:
-            if not is_intact(row.command, row.key):
-                raise LedgerError(
-                    f"the command {row.index} of the run {self._name!r} is not what was planned. The ledger is "
-                    "damaged: restore it from a copy"
-                )
 
     def _work_item(
         self, command: Command[Never, object], chunk: Chunk, row: Unsettled, acting_until: float
@@ -428,7 +359,7 @@ class LedgerJournal(Journal):
         if self._group_commit is None:
             return  # stopped before the ledger was open
         flushing = asyncio.ensure_future(self._group_commit.flush())
-        flushing.add_done_callback(_seen)
+        flushing.add_done_callback(mark_retrieved)
         try:
             if not await self._wait(flushing):
                 raise LedgerError(
@@ -446,12 +377,11 @@ class LedgerJournal(Journal):
             await self._release(timeout=0.1 if is_unreachable else CLOSE_TIMEOUT)
 
     async def _release(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
-        await _to_its_end(self._release_hold(timeout))
+        # To its end, or this process would go on holding the run.
+        await to_its_end(self._release_hold(timeout))
 
     async def _release_hold(self, timeout: float) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        await self._pages.close()
         await self._holding.release(timeout=timeout)
 
 
@@ -464,12 +394,6 @@ def _damaged(row: Unsettled) -> Command[Never, object]:
     return InvalidCommand(error, number=decode(row.command, partial=True).target)
 
 
-def _finished(target: Target) -> FinishedTarget:
-    return FinishedTarget(
-        decode(target.command, partial=True), State(target.state), target.since, target.summary, target.index
-    )
-
-
 async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary | BaseException:
     """Return an exception of the iterator of commands: a task would also report a KeyboardInterrupt to the loop."""
     try:
@@ -478,20 +402,3 @@ async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary 
         raise
     except BaseException as error:  # noqa: BLE001
         return error
-
-
-async def _to_its_end(work: Coroutine[object, object, None]) -> None:
-    """Do it also if the caller is cancelled, even twice. Otherwise this process would go on holding the run."""
-    working = asyncio.create_task(work)
-    working.add_done_callback(_seen)
-    try:
-        await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait([working])
-        raise
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    """Mark the task's exception as retrieved: the next caller gets the error."""
-    if not task.cancelled():
-        task.exception()

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from dispatchkit.core.claim import CLAIM_AGE
@@ -19,19 +17,22 @@ from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.fanout.snapshot import Snapshot
 from dispatchkit.core.loop import running_loop
 from dispatchkit.core.reprs import RichRepr, describe
-from dispatchkit.core.secret import account_key
 from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.validators import int_in_range, label, seconds
 from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.address import Address
+from dispatchkit.ledger.chunk import Chunk, Holder
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
+from dispatchkit.ledger.opening import Opening, make_store
+from dispatchkit.ledger.pauses import PausedAccount, find_paused_accounts, paused_until
 from dispatchkit.ledger.prune import prune_runs
+from dispatchkit.ledger.run import Counts, Run
 from dispatchkit.ledger.series import Bucket
 from dispatchkit.ledger.sqlite.store import SqliteStore
-from dispatchkit.ledger.store import MAX_NUMBER, Chunk, Counts, Holder, PausedAccount, Run, SharedStore, Store, Target
+from dispatchkit.ledger.store import MAX_NUMBER, SharedStore, Store
+from dispatchkit.ledger.target import Target
 from dispatchkit.ledger.watch import RunStatus, watch_run
-from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
     from dispatchkit.core.call.client import Client
@@ -85,12 +86,10 @@ class Ledger(AsyncOnly):
         self._where = str(address)
         """The file, or the database without a password."""
         self._schema = schema
-        self._closed = False
         refuse_patched()
         self._clock = a_clock(clock)
-        self._store = _store(address, schema, clock)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._opening: asyncio.Task[None] | None = None
+        self._store = make_store(address, schema, clock)
+        self._opening = Opening(self._store)
 
     @property
     def is_shared(self) -> bool:
@@ -230,9 +229,7 @@ class Ledger(AsyncOnly):
     async def _look(self, name: str) -> RunStatus:
         run = await self.run(name)
         chunks, counts = await self._store.chunks(run.number), await self._store.counts(run.number)
-        until: datetime | None = None
-        if self.is_shared:
-            until = dict(await (await self._shared_store()).pauses()).get(_account_key(run))
+        until = await paused_until(await self._shared_store(), run) if self.is_shared else None
         is_held = any(chunk.holder is not None for chunk in chunks)
         return RunStatus(run, counts, is_held, paused_until=until, knows_pauses=self.is_shared)
 
@@ -270,13 +267,7 @@ class Ledger(AsyncOnly):
         Raises:
             LedgerError: The ledger is a file, or cannot be read.
         """
-        store = await self._shared_store()
-        pauses, runs = await store.pauses(), await store.runs()
-        keys = [_account_key(run) for run in runs]
-        return [
-            PausedAccount(key, until, tuple(run for run, other in zip(runs, keys, strict=True) if other == key))
-            for key, until in pauses
-        ]
+        return await find_paused_accounts(await self._shared_store())
 
     async def lift_pauses(self, keys: Collection[str]) -> list[str]:
         """Lift pauses of accounts. Every waiting process continues within a second.
@@ -384,15 +375,7 @@ class Ledger(AsyncOnly):
         Raises:
             LedgerError: The store cannot be opened.
         """
-        loop = running_loop("Ledger")
-        self._loop = self._loop or loop
-        if self._loop is not loop:
-            raise RuntimeError("this Ledger belongs to another event loop: make one Ledger per loop")
-        if self._closed:
-            raise RuntimeError("this Ledger is closed: make a new one")
-        if self._opening is None or (self._opening.done() and (self._opening.cancelled() or self._opening.exception())):
-            self._opening = asyncio.create_task(self._store.open())
-        await asyncio.shield(self._opening)  # other calls wait for it, too
+        await self._opening.wait()
         return self._store
 
     async def close(self) -> None:
@@ -401,11 +384,7 @@ class Ledger(AsyncOnly):
         Raises:
             LedgerError: The store reports an error.
         """
-        self._closed = True
-        if self._opening is not None:
-            self._opening.cancel()  # it may wait for an unreachable database
-            await asyncio.wait([self._opening])
-            await self._store.close()
+        await self._opening.close()
 
     async def __aenter__(self) -> Self:
         running_loop("Ledger")
@@ -415,9 +394,11 @@ class Ledger(AsyncOnly):
         await self.close()
 
     def __rich_repr__(self) -> RichRepr:
-        yield getattr(self, "_where", "***")  # a traceback may show a ledger whose constructor raised
+        # A traceback may show a ledger whose constructor raised.
+        opening: Opening | None = getattr(self, "_opening", None)
+        yield getattr(self, "_where", "***")
         yield "schema", getattr(self, "_schema", None), None
-        yield "closed", getattr(self, "_closed", False), False
+        yield "closed", opening is not None and opening.is_closed, False
 
     def __repr__(self) -> str:
         return describe(self)
@@ -441,25 +422,3 @@ class PartOfLedger:
         if run != self._run:
             raise ValueError(f"run must be {self._run!r}, as in Ledger.chunk or Ledger.resuming, not {run!r}")
         return self._ledger._create_journal(run, settings, chunk=self._chunk, resumes=self._resumes)
-
-
-def _account_key(run: Run) -> str:
-    """The account key of a run, equal to `Client._account_key`."""
-    if run.account is None:
-        return run.fingerprint
-    settings = parse_settings(run.settings)
-    return account_key(settings.get("provider", ""), settings.get("base_url", ""), run.account)
-
-
-def _store(address: Address, schema: str | None, clock: Clock) -> Store:
-    address.check()
-    if not address.is_database:
-        if schema is not None:
-            raise ValueError("schema= is for a ledger in PostgreSQL, and this one is a file")
-        return SqliteStore(Path(address.file), clock=clock)
-    try:
-        module = importlib.import_module("dispatchkit.ledger.postgres.store")
-    except ImportError as missing:
-        raise ImportError("a ledger in PostgreSQL needs its extra: pip install 'dispatchkit[ledger]'") from missing
-    store: Store = module.PostgresStore(address, schema=schema, clock=clock)
-    return store

@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.store import Holder
+from dispatchkit.ledger.chunk import Holder
 
 __all__ = ["Process", "boot_id", "end_process", "this_process"]
 

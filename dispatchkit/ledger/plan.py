@@ -17,9 +17,13 @@ from dispatchkit.core.durations import in_words
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.validators import MAX_SECONDS
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
-from dispatchkit.ledger.codec import LargeCommandError, decode, encode_text, key_of
+from dispatchkit.ledger.codec import decode, encode_text
 from dispatchkit.ledger.contents import Content, new_contents
-from dispatchkit.ledger.store import Repeat, Run, RunPlan, Store
+from dispatchkit.ledger.converter import LargeCommandError
+from dispatchkit.ledger.keys import key_of
+from dispatchkit.ledger.repeat import Repeat
+from dispatchkit.ledger.run import Run, RunPlan
+from dispatchkit.ledger.store import Store
 from dispatchkit.ledger.template import Template
 from dispatchkit.providers import parse_settings
 

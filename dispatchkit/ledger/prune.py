@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dispatchkit.ledger.store import Run, Store
+from dispatchkit.ledger.run import Run
+from dispatchkit.ledger.store import Store
 
 __all__ = ["is_prunable", "prune_runs"]
 

@@ -13,8 +13,10 @@ import attrs
 
 from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT, Holder
 from dispatchkit.ledger.plan import find_repeats
-from dispatchkit.ledger.store import LEASE_TIMEOUT, Counts, Holder, Repeat, Run
+from dispatchkit.ledger.repeat import Repeat
+from dispatchkit.ledger.run import Counts, Run
 from dispatchkit.ledger.watch import run_is_over
 from dispatchkit.values import HIDDEN, Value
 

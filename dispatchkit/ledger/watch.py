@@ -10,7 +10,7 @@ import attrs
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.fanout.outcome import Report
 from dispatchkit.core.fanout.snapshot import RateMeter, Snapshot, time_left
-from dispatchkit.ledger.store import Counts, Run
+from dispatchkit.ledger.run import Counts, Run
 
 __all__ = ["RunStatus", "run_is_over", "watch_run"]
 

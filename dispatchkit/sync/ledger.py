@@ -22,7 +22,7 @@ from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.ledger import Ledger as AsyncLedger
 from dispatchkit.ledger.ledger import PartOfLedger
-from dispatchkit.ledger.store import Target
+from dispatchkit.ledger.target import Target
 from dispatchkit.sync.client import SyncClient
 from dispatchkit.sync.portal import PortalHandle
 from dispatchkit.sync.portal_call import Work

@@ -17,8 +17,9 @@ from aiohttp.typedefs import Middleware
 
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.ledger.ledger import Ledger
+from dispatchkit.ledger.run import Run
 from dispatchkit.ledger.run_snapshot import RunStop, nothing_to_stop, stop_run
-from dispatchkit.ledger.store import MAX_NUMBER, Run, Store
+from dispatchkit.ledger.store import MAX_NUMBER, Store
 from dispatchkit.plots import STYLE
 from dispatchkit.web import pages
 from dispatchkit.web.feed import Feed, Feeds

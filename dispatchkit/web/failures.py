@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from dispatchkit.errors import State
 from dispatchkit.ledger.blocks import BLOCK, TALLIED
-from dispatchkit.ledger.store import Store, Target
+from dispatchkit.ledger.store import Store
+from dispatchkit.ledger.target import Target
 from dispatchkit.redaction import redact_urls
 
 __all__ = ["FAILED", "LISTED", "READ", "Failure", "FailureIndex"]

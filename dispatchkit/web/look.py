@@ -15,18 +15,12 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import attrs
 
 from dispatchkit.core.fanout.snapshot import RateMeter, time_left
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT, Chunk
+from dispatchkit.ledger.claim import StoredClaim, StoredOutcome
+from dispatchkit.ledger.run import Counts, Run
 from dispatchkit.ledger.run_snapshot import RunSnapshot, take_snapshot
-from dispatchkit.ledger.store import (
-    LEASE_TIMEOUT,
-    Chunk,
-    Counts,
-    Run,
-    SharedStore,
-    Store,
-    StoredClaim,
-    StoredOutcome,
-    Target,
-)
+from dispatchkit.ledger.store import SharedStore, Store
+from dispatchkit.ledger.target import Target
 from dispatchkit.providers import parse_settings
 from dispatchkit.redaction import redact_urls
 

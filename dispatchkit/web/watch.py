@@ -8,8 +8,9 @@ from typing import cast
 
 from dispatchkit.core.fanout.snapshot import RateMeter
 from dispatchkit.ledger.ledger import Ledger
+from dispatchkit.ledger.run import Run
 from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket
-from dispatchkit.ledger.store import Run, Store
+from dispatchkit.ledger.store import Store
 from dispatchkit.plots import latency_over_time, outcomes_over_time, rate_over_time, regular
 from dispatchkit.web.failures import FAILED, FailureIndex
 from dispatchkit.web.feed import Feed, Part

@@ -21,9 +21,11 @@ from dispatchkit.core.fanout.outcome import Report
 from dispatchkit.core.validators import int_in_range
 from dispatchkit.errors import ChunkHeldError, LedgerError, ProviderSilentError, RunStoppedError
 from dispatchkit.ledger.address import Address
+from dispatchkit.ledger.chunk import HEARTBEAT_INTERVAL
 from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.postgres.store import PostgresStore
-from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, MAX_NUMBER, Run
+from dispatchkit.ledger.run import Run
+from dispatchkit.ledger.store import MAX_NUMBER
 from dispatchkit.providers import connect_run, parse_settings, provider_of
 from dispatchkit.workers.shared_pace import release_leases, share_pace, until_stopped
 

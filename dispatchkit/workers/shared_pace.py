@@ -28,7 +28,8 @@ from dispatchkit.core.pacing.pace import Pace
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row
-from dispatchkit.ledger.postgres.store import Account, PostgresStore
+from dispatchkit.ledger.postgres.store import PostgresStore
+from dispatchkit.ledger.postgres.write import Account
 from dispatchkit.workers import sql
 from dispatchkit.workers.fair_share import ANSWER_LIMIT, EXPIRES, RENEW, Share
 

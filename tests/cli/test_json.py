@@ -14,7 +14,8 @@ import pytest
 from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.views import ledger as view
 from dispatchkit.cli.views.snapshot import RunSnapshot
-from dispatchkit.ledger.store import Counts, Holder, Run
+from dispatchkit.ledger.chunk import Holder
+from dispatchkit.ledger.run import Counts, Run
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, run
 from tests.cli.test_ledger_shows import NOW

@@ -18,8 +18,8 @@ import pytest
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.output import progress
+from dispatchkit.ledger.chunk import Holder
 from dispatchkit.ledger.sqlite.store import SqliteStore
-from dispatchkit.ledger.store import Holder
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, Terminal, run, run_child, start_child, wait_until
 from tests.cli.test_failures import lose, rows

@@ -18,7 +18,8 @@ import pytest
 from dispatchkit.cli.output import tables
 from dispatchkit.cli.output.tables import Form, Rows
 from dispatchkit.cli.views.snapshot import RunSnapshot
-from dispatchkit.ledger.store import Counts, Holder, Run
+from dispatchkit.ledger.chunk import Holder
+from dispatchkit.ledger.run import Counts, Run
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, Terminal, run, start_child
 from tests.cli.test_runs import objects

@@ -14,8 +14,9 @@ import attrs
 import pytest
 
 import dispatchkit.cli
+from dispatchkit.ledger.chunk import Holder
+from dispatchkit.ledger.run import Counts
 from dispatchkit.ledger.run_snapshot import RunSnapshot, RunStop, nothing_to_stop
-from dispatchkit.ledger.store import Counts, Holder
 from tests.cli.translations import extracted
 
 FOLDER = Path(dispatchkit.cli.__file__).parent

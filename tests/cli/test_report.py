@@ -20,8 +20,8 @@ from dispatchkit import Ledger, StartDispatch, State
 from dispatchkit.cli.output.report_file import HTML_START, ReportFile
 from dispatchkit.cli.views import report_facts
 from dispatchkit.core.clock import SYSTEM
+from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.codec import encode
-from dispatchkit.ledger.store import Claim, Record
 from tests.cli.conftest import Played, run
 from tests.ledger.stores import holder
 from tests.ledger.test_store import run_plan

@@ -15,7 +15,7 @@ from dispatchkit.workers.chunk import in_postgres
 from tests.cli.conftest import Result, run_child, start_child
 from tests.workers.conftest import DatabaseProxy, Field, Lines, wait_until
 
-SHORT_LEASE = {"dispatchkit.ledger.postgres.store:LEASE_TIMEOUT": 3.0}
+SHORT_LEASE = {"dispatchkit.ledger.postgres.holds:LEASE_TIMEOUT": 3.0}
 
 
 def launch(field: Field, ids: str, *options: object) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from dispatchkit import ActivateMailing, Audience, LaunchBroadcast, StartDispatc
 from dispatchkit.cli.output.tables import as_csv
 from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.ledger.codec import encode
-from dispatchkit.ledger.store import Target, TargetRow
+from dispatchkit.ledger.target import Target, TargetRow
 from dispatchkit.values import as_json, columns
 
 AT = datetime(2026, 11, 27, 2, 9, 13, tzinfo=UTC)

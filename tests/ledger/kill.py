@@ -22,7 +22,7 @@ from pathlib import Path
 import attrs
 
 from dispatchkit import Ledger, LedgerError
-from dispatchkit.ledger.store import Counts
+from dispatchkit.ledger.run import Counts
 from dispatchkit.sandbox import Ids, Sandbox
 from tests.ledger.ledger_process import Provider, launch
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dispatchkit.ledger.chunk import Holder
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.ledger.sqlite.store import SqliteStore
-from dispatchkit.ledger.store import Holder, Store
+from dispatchkit.ledger.store import Store
 from dispatchkit.testing import FakeClock
 
 BOOT = "boot-1"

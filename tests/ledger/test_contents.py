@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatchkit import ActivateMailing, Attachment, LaunchBroadcast, Ledger, LedgerError, StartDispatch
-from dispatchkit.ledger.codec import decode, encode, is_intact
+from dispatchkit.ledger.codec import decode, encode
 from dispatchkit.ledger.contents import MIN_LENGTH, CommandText, hash_of, unique_length
+from dispatchkit.ledger.keys import is_intact
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from tests.harness import run_settings
 

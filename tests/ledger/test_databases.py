@@ -15,9 +15,9 @@ import pytest
 
 from dispatchkit import DirectClient, FanOut, Ledger, LedgerError, StartDispatch, State
 from dispatchkit.core.claim import ClaimResult
+from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.postgres.adapt import escaping
 from dispatchkit.ledger.postgres.store import PostgresStore
-from dispatchkit.ledger.store import Claim, Record
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.workers.queue_connection import creation_sql
 from tests.ledger.test_store import hold, run_plan

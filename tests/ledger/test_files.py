@@ -26,8 +26,9 @@ from dispatchkit.core.fanout.repeats import Repeats, without_repeats
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.errors import LedgerError, NotSentError, OutcomeUnknownError
 from dispatchkit.ledger import codec, files
-from dispatchkit.ledger.codec import LargeCommandError, decode, encode, encode_in_thread, encode_text
+from dispatchkit.ledger.codec import decode, encode, encode_in_thread, encode_text
 from dispatchkit.ledger.contents import LONG, CommandText, hash_of
+from dispatchkit.ledger.converter import LargeCommandError
 from dispatchkit.ledger.files import FILE_BYTES, File, batches, file_of, find
 from dispatchkit.ledger.postgres import connect
 from dispatchkit.ledger.sqlite.store import SqliteStore
@@ -292,8 +293,8 @@ KILLED = """
 import asyncio, os, signal, sys
 from dispatchkit import ActivateMailing, Attachment, Ledger
 from dispatchkit.ledger import files
-from dispatchkit.ledger.postgres import store as postgres
-from dispatchkit.ledger.sqlite import store as sqlite
+from dispatchkit.ledger.postgres import plan as postgres
+from dispatchkit.ledger.sqlite import plan as sqlite
 from tests.harness import run_settings
 
 files.PIECE_BYTES = 1000

@@ -12,8 +12,8 @@ import pytest
 
 from dispatchkit import LedgerError, State
 from dispatchkit.core.claim import ClaimResult
+from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.group_commit import GroupCommit
-from dispatchkit.ledger.store import Claim, Record
 from dispatchkit.testing.clock import FakeClock
 from tests.harness import turns, until
 

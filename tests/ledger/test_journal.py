@@ -37,13 +37,13 @@ from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.direct.commands import ReadDispatch
 from dispatchkit.ledger import hold
 from dispatchkit.ledger import journal as journal_module
+from dispatchkit.ledger.chunk import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
 from dispatchkit.ledger.codec import encode
 from dispatchkit.ledger.hold_lock import HoldLock, LockState
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.sqlite import file as sqlite_file
 from dispatchkit.ledger.sqlite import holds
 from dispatchkit.ledger.sqlite import store as sqlite
-from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
 from dispatchkit.testing import FakeClock
 from tests.harness import run_plan, run_settings, starts, turns, until
 
@@ -130,8 +130,8 @@ async def test_large_commands_are_read_gradually(ledger: Ledger) -> None:
     first = await journal.next_item()
     assert first is not None
     await turns()
-    await until(lambda: journal._reading is None)
-    assert sum(len(page) for page in journal._pages) <= 16
+    await until(lambda: journal._pages._reading is None)
+    assert sum(len(page) for page in journal._pages.ready) <= 16
     assert len(await taken(journal)) == 39
     await journal.close()
 
@@ -321,8 +321,8 @@ async def test_cancelled_release_is_complete(ledger: Ledger, awaits: str) -> Non
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     if awaits == "page":
-        journal._read_ahead()
-    awaited = journal._reading if awaits == "page" else journal._holding._heartbeat_task
+        journal._pages._read_ahead()
+    awaited = journal._pages._reading if awaits == "page" else journal._holding._heartbeat_task
     assert awaited is not None
     awaited.add_done_callback(lambda _: closing_journal.cancel())
     closing_journal = asyncio.ensure_future(journal.close())

@@ -16,8 +16,8 @@ import pytest
 
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger import liveness
+from dispatchkit.ledger.chunk import Holder
 from dispatchkit.ledger.liveness import end_process, this_process
-from dispatchkit.ledger.store import Holder
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system has no pidfd")
 

@@ -14,8 +14,8 @@ from dispatchkit import ActivateMailing, Audience, LaunchBroadcast, Ledger, Star
 from dispatchkit.ledger import plan as planning
 from dispatchkit.ledger.codec import decode, encode, encode_text
 from dispatchkit.ledger.plan import name_repeats, name_targets
+from dispatchkit.ledger.repeat import Repeat
 from dispatchkit.ledger.sqlite.store import SqliteStore
-from dispatchkit.ledger.store import Repeat
 from dispatchkit.ledger.template import Template
 from tests.ledger.test_store import run_plan
 

@@ -16,8 +16,12 @@ import pytest
 from dispatchkit import State
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.postgres.store import Account, PostgresStore
-from dispatchkit.ledger.store import Chunk, Claim, Counts, HeartbeatStatus, Holder, Record, Target, Unsettled
+from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
+from dispatchkit.ledger.claim import Claim, Record
+from dispatchkit.ledger.postgres.store import PostgresStore
+from dispatchkit.ledger.postgres.write import Account
+from dispatchkit.ledger.run import Counts
+from dispatchkit.ledger.target import Target, Unsettled
 from tests.ledger.test_store import run_plan
 from tests.postgres import Server
 

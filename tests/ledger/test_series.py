@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatchkit import Bucket, Ledger, LedgerError, State
+from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.series import BUCKET_SECONDS, LATENCY_BOUNDS, buckets_of, percentile, slot_of
 from dispatchkit.ledger.sqlite import write
-from dispatchkit.ledger.store import Claim, Record, Store
+from dispatchkit.ledger.store import Store
 from dispatchkit.testing import FakeClock
 from dispatchkit.testing.clock import START
 from tests.harness import run_settings, starts

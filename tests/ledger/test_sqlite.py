@@ -24,11 +24,12 @@ import pytest
 from dispatchkit import Ledger, LedgerError, RunHeldError, RunStoppedError, StartDispatch, State
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.ledger import hold_lock
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT
+from dispatchkit.ledger.claim import Claim
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.sqlite import store as sqlite_store
 from dispatchkit.ledger.sqlite import write as sqlite_write
 from dispatchkit.ledger.sqlite.store import SqliteStore
-from dispatchkit.ledger.store import LEASE_TIMEOUT, Claim
 from dispatchkit.testing.clock import START, FakeClock
 from tests.harness import run_settings
 from tests.ledger.stores import holder
@@ -81,7 +82,8 @@ import asyncio, os, sys, time
 from pathlib import Path
 from dispatchkit import Ledger, LedgerError, StartDispatch
 from dispatchkit.ledger.sqlite.store import SqliteStore
-from dispatchkit.ledger.store import Holder, RunPlan
+from dispatchkit.ledger.chunk import Holder
+from dispatchkit.ledger.run import RunPlan
 from tests.harness import run_settings
 path = Path(sys.argv[1])
 PLAN = RunPlan(name="a", settings="{}", host="h", account=None, fingerprint="f", attempt_timeout=70.0)

@@ -13,7 +13,10 @@ import pytest
 from dispatchkit import State
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.store import LEASE_TIMEOUT, Chunk, Claim, Counts, Record, Run, RunPlan, Unsettled
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT, Chunk
+from dispatchkit.ledger.claim import Claim, Record
+from dispatchkit.ledger.run import Counts, Run, RunPlan
+from dispatchkit.ledger.target import Unsettled
 from dispatchkit.testing.clock import START, FakeClock
 from tests.ledger.stores import BOOT, DATABASES, Database, holder
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dispatchkit import State
 from dispatchkit.core.claim import ClaimResult
-from dispatchkit.ledger.store import Target
+from dispatchkit.ledger.target import Target
 from dispatchkit.testing.clock import START
 from tests.ledger.test_store import (  # noqa: F401 - fixtures
     another,

@@ -13,8 +13,11 @@ import pytest
 
 from dispatchkit import Ledger, State
 from dispatchkit.ledger.blocks import stretches, stretches_with
+from dispatchkit.ledger.chunk import Holder
+from dispatchkit.ledger.claim import Claim, Record
+from dispatchkit.ledger.run import Counts
 from dispatchkit.ledger.sqlite import write
-from dispatchkit.ledger.store import Claim, Counts, Holder, Record, Store
+from dispatchkit.ledger.store import Store
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.testing.clock import FakeClock
 from tests.ledger.ledger_process import launch

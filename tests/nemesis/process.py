@@ -23,8 +23,8 @@ __all__ = ["main", "patch"]
 
 _CONSTANTS: dict[str, tuple[str, str]] = {
     "claim": ("dispatchkit.core.claim", "CLAIM_AGE"),
-    "lease": ("dispatchkit.ledger.store", "LEASE_TIMEOUT"),
-    "heartbeat": ("dispatchkit.ledger.store", "HEARTBEAT_INTERVAL"),
+    "lease": ("dispatchkit.ledger.chunk", "LEASE_TIMEOUT"),
+    "heartbeat": ("dispatchkit.ledger.chunk", "HEARTBEAT_INTERVAL"),
     "look": ("dispatchkit.workers.procrastinate_queue", "_LOOK_EVERY"),
     "avoid": ("dispatchkit.workers.procrastinate_queue", "_AVOID"),
     "again": ("dispatchkit.workers.procrastinate_queue", "_AGAIN"),

@@ -12,7 +12,7 @@ __all__ = ["Proxy"]
 
 
 GRANTED = struct.pack("!hiii", 4, -1, -1, -1)
-"""Begins the row with which PostgreSQL grants a batch of claims: it names no claim that is refused. See `sql.CLAIM`."""
+"""Begins the row with which PostgreSQL grants a batch of claims: it names no claim that is refused. See `write`."""
 
 
 class Proxy:

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dispatchkit import State
+from dispatchkit.ledger.claim import Claim
 from dispatchkit.ledger.postgres.store import PostgresStore
-from dispatchkit.ledger.store import Claim
 from tests.ledger.test_postgres import claim, held, record
 from tests.nemesis import process
 from tests.nemesis.database import Server

@@ -14,8 +14,11 @@ import aiohttp
 import attrs
 
 from dispatchkit import Ledger, StartDispatch, State
+from dispatchkit.ledger.chunk import Holder
+from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.codec import encode
-from dispatchkit.ledger.store import Claim, Holder, Record, Run, RunPlan, Store
+from dispatchkit.ledger.run import Run, RunPlan
+from dispatchkit.ledger.store import Store
 from dispatchkit.web.app import ControlRoom
 from dispatchkit.web.serve import serve
 from dispatchkit.web.source import LedgerSource

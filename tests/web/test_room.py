@@ -13,9 +13,9 @@ import pytest
 
 from dispatchkit import ActivateMailing, Attachment, Audience, Ledger, State
 from dispatchkit.ledger.codec import encode
+from dispatchkit.ledger.run import RunPlan
 from dispatchkit.ledger.run_snapshot import stop_run
 from dispatchkit.ledger.sqlite.store import SqliteStore
-from dispatchkit.ledger.store import RunPlan
 from dispatchkit.web import look
 from dispatchkit.web.failures import READ, FailureIndex
 from dispatchkit.web.feed import Feed, Part

@@ -35,7 +35,7 @@ HURRIED = {
     "dispatchkit.workers.procrastinate_queue:_LOOK_EVERY": 0.5,
     "dispatchkit.workers.procrastinate_queue:_AGAIN": 0.2,
     "dispatchkit.ledger.postgres.connection:_MAX_WAIT": 0.2,
-    "dispatchkit.ledger.postgres.store:LEASE_TIMEOUT": 2.0,
+    "dispatchkit.ledger.postgres.holds:LEASE_TIMEOUT": 2.0,
 }
 
 

@@ -36,8 +36,8 @@ from dispatchkit import (
     StartDispatch,
 )
 from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT
 from dispatchkit.ledger.postgres import store as postgres
-from dispatchkit.ledger.store import LEASE_TIMEOUT
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.workers import chunk as chunk_module
 from dispatchkit.workers import launch_chunk, plan_chunks

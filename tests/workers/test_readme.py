@@ -124,11 +124,11 @@ TASK = """
 from dispatchkit.core import secret
 secret.FINGERPRINT_ROUNDS = 1  # as in these tests
 import asyncio, os, sys, time
-import dispatchkit.ledger.journal, dispatchkit.ledger.postgres.store
+import dispatchkit.ledger.journal, dispatchkit.ledger.postgres.holds, dispatchkit.ledger.postgres.store
 from dispatchkit import ChunkHeldError, DirectClient
 from dispatchkit.workers import launch_chunk
 
-dispatchkit.ledger.postgres.store.LEASE_TIMEOUT = 5.0  # instead of 30
+dispatchkit.ledger.postgres.holds.LEASE_TIMEOUT = 5.0  # instead of 30
 
 async def launch():
     async with DirectClient(base_url=os.environ["URL"]) as client:

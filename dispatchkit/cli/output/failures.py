@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from dispatchkit import Outcome
     from dispatchkit.cli.input.ids import Targets
-    from dispatchkit.ledger.store import Target
+    from dispatchkit.ledger.target import Target
 
 __all__ = ["NOT_DONE", "Failure", "FailuresFile", "LiveFailuresFile"]
 

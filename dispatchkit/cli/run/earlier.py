@@ -19,7 +19,7 @@ from dispatchkit.cli.text import utc
 from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.ledger.codec import encode_in_thread
-from dispatchkit.ledger.store import RunPlan
+from dispatchkit.ledger.run import RunPlan
 
 if TYPE_CHECKING:
     from typing import Never

@@ -22,8 +22,8 @@ from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.cli.views.snapshot import take_snapshot
 from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.run import Counts
 from dispatchkit.ledger.run_snapshot import TakenOver, find_taken_over
-from dispatchkit.ledger.store import Counts
 
 if TYPE_CHECKING:
     from dispatchkit import Run

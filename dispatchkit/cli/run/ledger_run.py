@@ -27,7 +27,8 @@ from dispatchkit.cli.text import counted, escape_control, redact_urls, write
 from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
 from dispatchkit.errors import LedgerError, RepeatedTargetsError
-from dispatchkit.ledger.codec import decode, encode_in_thread, is_same
+from dispatchkit.ledger.codec import decode, encode_in_thread
+from dispatchkit.ledger.keys import is_same
 from dispatchkit.ledger.plan import digests
 from dispatchkit.ledger.run_snapshot import find_taken_over
 from dispatchkit.providers import installed_provider
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.command import Command
     from dispatchkit.core.fanout.journal import JournalProvider
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Target
+    from dispatchkit.ledger.target import Target
 
 __all__ = ["LedgerRun", "check_same_plan", "drive_with_ledger"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dispatchkit.cli.translate import _
 from dispatchkit.core.clock import SYSTEM, Clock
-from dispatchkit.ledger.store import HEARTBEAT_INTERVAL
+from dispatchkit.ledger.chunk import HEARTBEAT_INTERVAL
 
 __all__ = ["keep_touching"]
 

@@ -16,7 +16,7 @@ from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
     from dispatchkit.cli.commands.ledger import LiftPauseOptions
-    from dispatchkit.ledger.store import PausedAccount
+    from dispatchkit.ledger.pauses import PausedAccount
 
 __all__ = ["lift"]
 

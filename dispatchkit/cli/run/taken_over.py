@@ -17,8 +17,9 @@ from dispatchkit.ledger.plan import name_targets
 
 if TYPE_CHECKING:
     from dispatchkit.cli.input.ledger_ref import LedgerRef
+    from dispatchkit.ledger.repeat import Repeat
+    from dispatchkit.ledger.run import Counts
     from dispatchkit.ledger.run_snapshot import TakenOver
-    from dispatchkit.ledger.store import Counts, Repeat
 
 __all__ = ["describe_taken_over", "left_out_text", "name_runs", "nothing_left"]
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from dispatchkit.cli.options import ActingOptions
     from dispatchkit.cli.output.reporter import Reporter
     from dispatchkit.core.call.client import Client
+    from dispatchkit.ledger.chunk import Holder
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Holder, Run
+    from dispatchkit.ledger.run import Run
 
 __all__ = ["Decisions", "Hindrances", "decide", "explained", "hindrances", "prepare"]
 

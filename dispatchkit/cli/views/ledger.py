@@ -29,14 +29,16 @@ from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
 from dispatchkit.ledger.run_snapshot import find_taken_over
-from dispatchkit.ledger.store import Target
+from dispatchkit.ledger.target import Target
 from dispatchkit.providers import parse_settings
 from dispatchkit.values import as_json
 
 if TYPE_CHECKING:
     from dispatchkit.cli.commands.ledger import ListRunsOptions, RunViewOptions, ShowOptions
+    from dispatchkit.ledger.chunk import Holder
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Holder, Run, TargetRow
+    from dispatchkit.ledger.run import Run
+    from dispatchkit.ledger.target import TargetRow
 
 __all__ = ["list_runs", "show_failures", "show_run", "show_targets", "unknown_for_good"]
 

@@ -22,7 +22,7 @@ from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line
 from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.ledger.series import LATENCY_BOUNDS, Bucket, percentile
-from dispatchkit.ledger.store import Target, TargetRow
+from dispatchkit.ledger.target import Target, TargetRow
 from dispatchkit.plots import regular
 from dispatchkit.values import Value
 

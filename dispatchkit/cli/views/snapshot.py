@@ -15,7 +15,7 @@ from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Run
+    from dispatchkit.ledger.run import Run
 
 __all__ = ["RunSnapshot", "resolve_run", "resume_line", "silence", "take_snapshot"]
 

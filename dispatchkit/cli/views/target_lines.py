@@ -16,7 +16,7 @@ from dispatchkit.cli.output.tables import as_csv
 from dispatchkit.core.command import Command
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.codec import decode, numbered
-from dispatchkit.ledger.store import Target, TargetRow
+from dispatchkit.ledger.target import Target, TargetRow
 from dispatchkit.ledger.template import Template
 from dispatchkit.values import as_json, columns
 

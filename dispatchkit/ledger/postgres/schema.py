@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dispatchkit._version import __version__
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT
 from dispatchkit.ledger.dsn import create_schema_sql
 from dispatchkit.ledger.migrations import check_known, held, latest, pending
 from dispatchkit.ledger.postgres.adapt import in_schema
 from dispatchkit.ledger.postgres.protocol import Connection
-from dispatchkit.ledger.store import LEASE_TIMEOUT
 
 __all__ = ["creation_sql", "prepare"]
 
@@ -64,6 +64,6 @@ async def _version(connection: Connection, schema: str) -> int:
 def creation_sql(schema: str) -> str:
     """The SQL that makes the schema and the tables, for psql. The ledger's database user must own them."""
     tables = "\n".join(migration.postgres for migration in pending(0))
-    about = f"INSERT INTO dispatchkit.about (version, release) VALUES ({latest()}, '{__version__}');"  # noqa: S608
+    about = f"INSERT INTO dispatchkit.about (version, release) VALUES ({latest()}, '{__version__}');"
     text = in_schema(f"{tables.strip()}\n{about}", schema)
     return f"BEGIN;\n{create_schema_sql(schema)}\n{text}\nCOMMIT;\n"

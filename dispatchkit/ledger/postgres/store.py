@@ -1,83 +1,50 @@
 """Ledgers in PostgreSQL: for runs on more than one machine.
 
-One statement handles a batch of claims. It checks holders, stops and pauses, and writes `sending`. Outcomes are rows of
-their own, since an UPDATE costs twice as much as an INSERT.
-
 While the database is unreachable, all statements of a run wait, so nothing is launched. Afterwards, the run continues.
 Every statement is therefore idempotent.
-
-Only the lease, on the database's clock, decides whether a holder keeps its chunk. Host names and process ids do not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from functools import partial
 
-import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 import attrs
 
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
-from dispatchkit.errors import LedgerError, State
+from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.address import Address
-from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
+from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
+from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
+from dispatchkit.ledger.claim import Claim, Record, StoredClaim, StoredOutcome, Story
 from dispatchkit.ledger.contents import Content, ContentCache
-from dispatchkit.ledger.files import PIECE_BYTES, batches, joined
+from dispatchkit.ledger.files import PIECE_BYTES, joined
+from dispatchkit.ledger.keys import keys_of
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
+from dispatchkit.ledger.postgres.holds import Holds
 from dispatchkit.ledger.postgres.identity import identity_expression
+from dispatchkit.ledger.postgres.plan import add_part, complete_plan
 from dispatchkit.ledger.postgres.pooler import check_session
 from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
-from dispatchkit.ledger.series import Bucket, buckets_of, slot_of
-from dispatchkit.ledger.store import (
-    LEASE_TIMEOUT,
-    MAX_NUMBER,
-    TABLES_OF_RUN,
-    Chunk,
-    Claim,
-    Counts,
-    HeartbeatStatus,
-    Holder,
-    Launched,
-    Record,
-    Repeat,
-    Run,
-    RunPlan,
-    SharedStore,
-    StoredClaim,
-    StoredOutcome,
-    Story,
-    Target,
-    TargetRow,
-    Unsettled,
-)
+from dispatchkit.ledger.postgres.write import Account, write_claims, write_records
+from dispatchkit.ledger.repeat import Launched, Repeat
+from dispatchkit.ledger.run import Counts, Run, RunPlan
+from dispatchkit.ledger.series import Bucket, buckets_of
+from dispatchkit.ledger.store import MAX_NUMBER, TABLES_OF_RUN, SharedStore
+from dispatchkit.ledger.target import Target, TargetRow, Unsettled
 
-__all__ = ["Account", "PostgresStore"]
-
-T = TypeVar("T")
+__all__ = ["PostgresStore"]
 
 _PAGE = 1000
-_MICROSECOND = timedelta(microseconds=1)
-_CLAIM_RESULTS = {claim_result.value: claim_result for claim_result in ClaimResult}
 _RECONNECT_TIMEOUT = 5.0
 """Seconds that open, close and reads wait for an unreachable database; a fan-out waits indefinitely."""
-
-
-@attrs.frozen
-class Account:
-    """A provider's account, for the claims of a run."""
-
-    key: str
-    """The account key, a hash."""
-    pause: Callable[[float], None]
-    """Called with the remaining seconds if a claim finds that another process has paused the account."""
 
 
 class PostgresStore(SharedStore):
@@ -99,6 +66,7 @@ class PostgresStore(SharedStore):
         """Makes another connection. The caller closes it."""
         # Three connections, so that claims, outcomes and long reads do not wait for each other.
         self._claims, self._records, self.connection = (self.new_connection() for _ in range(3))
+        self._holds = Holds(self.connection)
         self._clock = clock
         self._contents = ContentCache()
         self._accounts: dict[int, Account] = {}
@@ -171,22 +139,7 @@ class PostgresStore(SharedStore):
         contents: Mapping[str, Content] | None = None,
         part: tuple[int, bytes] | None = None,
     ) -> None:
-        new: dict[bytes, str] = {}
-        for key, command in rows:
-            new.setdefault(key, command)
-        logs = [log_keys.get(key) for key in new] if log_keys else [None] * len(new)
-
-        async def work(connection: Connection) -> None:
-            async with connection.transaction():
-                # A concurrent plan of the same run waits here, and then sees the targets of the first one.
-                await connection.execute("SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE", run)
-                total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
-                await connection.execute(sql.PLAN, run, [*new], [*new.values()], total, logs)
-                if contents:
-                    await _plan_contents(connection, run, contents)
-                if part is not None:
-                    await connection.execute(sql.PLAN_PART, run, *part)
-
+        work = partial(add_part, run=run, rows=rows, log_keys=log_keys or {}, contents=contents or {}, part=part)
         # One second more for each piece: the database may be far away.
         more = sum(map(len, contents.values())) / PIECE_BYTES if contents else 0.0
         await self.connection.run(work, more_time=more)
@@ -196,80 +149,27 @@ class PostgresStore(SharedStore):
         return {row["number"]: row["digest"] for row in await self.connection.run(fetching(statement, run))}
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
-        async def work(connection: Connection) -> list[Chunk]:
-            async with connection.transaction():
-                await connection.execute("UPDATE dispatchkit.run SET plan_complete = true WHERE number = $1", run)
-                total: int = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
-                rows = await connection.fetch(
-                    "SELECT number, start_index, end_index FROM dispatchkit.chunk WHERE run = $1 ORDER BY number", run
-                )
-                chunks = [Chunk(*row) for row in rows]
-                new_chunks = _divided(chunks, total, size)
-                await connection.execute(
-                    "INSERT INTO dispatchkit.chunk (run, number, start_index, end_index) "
-                    "SELECT $1, * FROM unnest($2::int[], $3::int[], $4::int[]) "
-                    "ON CONFLICT (run, number) DO UPDATE SET end_index = excluded.end_index",
-                    run,
-                    *_columns([(chunk.number, chunk.start, chunk.end) for chunk in new_chunks], 3),
-                )
-                numbers = {chunk.number for chunk in new_chunks}
-                return [*(chunk for chunk in chunks if chunk.number not in numbers), *new_chunks]
-
-        return await self.connection.run(work)
+        return await self.connection.run(partial(complete_plan, run=run, size=size))
 
     async def chunks(self, run: int) -> list[Chunk]:
-        rows = await self.connection.run(fetching(sql.CHUNKS, run, LEASE_TIMEOUT))
-        holders = [_holder(row) for row in rows]
-        return [
-            Chunk(
-                row["number"],
-                row["start_index"],
-                row["end_index"],
-                holder if holder and holder.lease_left >= 0 else None,
-            )
-            for row, holder in zip(rows, holders, strict=True)
-        ]
+        return await self._holds.chunks(run)
+
+    async def claimable_chunks(self, limit: int, *, but: Collection[str] = ()) -> list[tuple[str, int]]:
+        """Orphaned chunks that a worker should take. See `Holds.claimable_chunks`."""
+        return await self._holds.claimable_chunks(limit, but=but)
 
     async def acquire(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
-        async def work(connection: Connection) -> Holder | None:
-            while True:
-                row = await connection.fetchrow(sql.HOLDER, run, chunk, LEASE_TIMEOUT)
-                if row is None:
-                    raise LedgerError(f"the ledger has no chunk {chunk} of this run: plan the run first")
-                other = _holder(row)
-                if other is not None and other.token != holder.token and other.lease_left >= 0:
-                    return other
-                # Before the hold, so that no hold has a longer timeout than its run.
-                await connection.execute(sql.RAISE_TIMEOUT, run, attempt_timeout)
-                process = (holder.pid, holder.host, holder.boot_id, holder.process_started, holder.pid_namespace)
-                values = (run, chunk, holder.token, *process, row["token"])
-                if await connection.fetchval(sql.ACQUIRE, *values) is not None:
-                    return None
-
-        return await self.connection.run(work)
+        return await self._holds.acquire(run, chunk, holder, attempt_timeout=attempt_timeout)
 
     async def holder(self, run: int, chunk: int) -> Holder | None:
-        """The holder of a chunk, unless its lease has ended.
-
-        Raises:
-            LedgerError: The run has no such chunk.
-        """
-        row = await self.connection.run(lambda connection: connection.fetchrow(sql.HOLDER, run, chunk, LEASE_TIMEOUT))
-        if row is None:
-            raise LedgerError(f"the ledger has no chunk {chunk} of this run: plan the run first")
-        holder = _holder(row)
-        return holder if holder is not None and holder.lease_left >= 0 else None
+        """The holder of a chunk, unless its lease has ended. See `Holds.holder`."""
+        return await self._holds.holder(run, chunk)
 
     async def heartbeat(self, run: int, chunk: int, token: str) -> HeartbeatStatus:
-        row = await self.connection.run(lambda connection: connection.fetchrow(sql.HEARTBEAT, run, chunk, token))
-        return (
-            HeartbeatStatus(mine=False, stopped=False)
-            if row is None
-            else HeartbeatStatus(mine=row["mine"], stopped=row["stopped"])
-        )
+        return await self._holds.heartbeat(run, chunk, token)
 
     async def release(self, run: int, chunk: int, token: str) -> None:
-        await self.connection.run(lambda connection: connection.execute(sql.RELEASE, run, chunk, token), timeout=30.0)
+        await self._holds.release(run, chunk, token)
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
         statement = self._with_identity(sql.UNSETTLED)
@@ -313,19 +213,6 @@ class PostgresStore(SharedStore):
         )
         return rate, concurrency
 
-    async def claimable_chunks(self, limit: int, *, but: Collection[str] = ()) -> list[tuple[str, int]]:
-        """Orphaned chunks that a worker should take, as pairs of run name and chunk number.
-
-        They have no holder, and targets that are planned or in flight. Unknown and unsent targets are left to a resume
-        of the run.
-
-        Args:
-            limit: Maximum number of chunks.
-            but: Names of runs to leave out.
-        """
-        rows = await self.connection.run(fetching(sql.CLAIMABLE_CHUNKS, LEASE_TIMEOUT, limit, [*but]))
-        return [(row["name"], row["number"]) for row in rows]
-
     async def pauses(self) -> list[tuple[str, datetime]]:
         rows = await self.connection.run(fetching(sql.PAUSES), timeout=_RECONNECT_TIMEOUT)
         return [(row["key"], row["paused_until"]) for row in rows]
@@ -339,55 +226,10 @@ class PostgresStore(SharedStore):
         self._accounts[run] = account
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
-        claim_results = [ClaimResult.GRANTED] * len(claims)
-        for (run, token), positions in _by_hold(claims).items():
-            account = self._accounts.get(run)
-            key, left = account and account.key, positions
-            while left:
-                _, chunks, indexes, _, request_ids, since = zip(*(claims[position] for position in left), strict=True)
-                columns = (_packed(chunks), _array(indexes), _sparse(request_ids), _packed(since))
-                [(places, results, pause, _)] = await self._claims.run(_counting(sql.CLAIM, run, token, *columns, key))
-                again: list[int] = []
-                for place, claim_result in zip(places or (), results or (), strict=True):
-                    position = left[place - 1]
-                    if claim_result == "again":
-                        again.append(position)  # another process wrote it at the same time: look again
-                    else:
-                        claim_results[position] = _CLAIM_RESULTS[claim_result]
-                if account is not None and "deferred" in (results or ()):
-                    account.pause(pause)
-                left = again
-        return claim_results
+        return await write_claims(self._claims, claims, self._accounts)
 
     async def record(self, records: Sequence[Record]) -> None:
-        kept = records
-        if len({(record[0], record[2]) for record in records}) < len(records):
-            latest = dict[tuple[int, int], Record]()
-            for record in records:
-                before = latest.get((record.run, record.index))
-                if before is None or before.state not in {State.DONE, State.REJECTED}:
-                    latest[record.run, record.index] = record
-            kept = [*latest.values()]
-        for (run, token), positions in _by_hold(kept).items():
-            columns = zip(*(kept[position] for position in positions), strict=True)
-            _, chunks, indexes, _, states, summaries, codes, request_ids, attempts, at, final, since = columns
-            first = at[0]
-            values = (
-                _packed(chunks),
-                _array(indexes),
-                _packed(states),
-                _packed([summary.replace("\0", "") for summary in summaries]),  # PostgreSQL's text has no NUL
-                _sparse([None if code is None else json.dumps(code) for code in codes]),
-                _sparse(request_ids),
-                _packed(attempts),
-                _array([(moment - first) // _MICROSECOND for moment in at]),
-                _packed(final),
-                _array(map(slot_of, since, at)),
-                first,
-            )
-            [(late, _)] = await self._records.run(_counting(sql.RECORD, run, token, *values))
-            if late:
-                await self._records.run(_counting(sql.RECORD_LATE, run, token, *values))
+        await write_records(self._records, records)
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
         statement = fetching(sql.COUNTS, run) if chunk is None else fetching(sql.COUNTS_OF_CHUNK, run, chunk)
@@ -506,7 +348,7 @@ class PostgresStore(SharedStore):
         async def work(connection: Connection) -> None:
             async with connection.transaction():
                 for table in TABLES_OF_RUN:
-                    await connection.execute(f"DELETE FROM dispatchkit.{table} WHERE run = $1", run)  # noqa: S608
+                    await connection.execute(f"DELETE FROM dispatchkit.{table} WHERE run = $1", run)
                 await connection.execute("DELETE FROM dispatchkit.run WHERE number = $1", run)
 
         await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
@@ -525,82 +367,3 @@ class PostgresStore(SharedStore):
 
     def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
         return find_launched(self.connection, plan, low=low, high=high, within=within)
-
-
-async def _plan_contents(connection: Connection, run: int, contents: Mapping[str, Content]) -> None:
-    """Write contents, in statements of at most `PIECE_BYTES`: the driver encodes each on the event loop."""
-    known = {row["hash"] for row in await connection.fetch(sql.KNOWN_CONTENTS, run, [*contents])}
-    new = {name: content for name, content in contents.items() if name not in known}
-    for batch in batches(new):
-        await connection.execute(sql.PLAN_CONTENTS, run, *_columns(batch, 3))
-
-
-def _holder(row: Row) -> Holder | None:
-    if row["token"] is None:
-        return None
-    return Holder(
-        row["token"],
-        row["pid"],
-        row["host"],
-        row["since"],
-        row["boot_id"],
-        row["process_started"],
-        row["pid_namespace"],
-        row["lease_left"],
-    )
-
-
-def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chunk]:
-    """The new or extended chunks that cover the targets after the present ones."""
-    end = chunks[-1].end if chunks else 0
-    if end == total:
-        return []
-    if size is None:
-        if len(chunks) == 1:
-            return [attrs.evolve(chunks[0], end=total)]
-        size = max(1, total - end)
-    first = len(chunks)
-    return [
-        Chunk(number, begin, min(total, begin + size)) for number, begin in enumerate(range(end, total, size), first)
-    ]
-
-
-def _by_hold(rows: Sequence[Claim | Record]) -> dict[tuple[int, str], list[int]]:
-    """The positions of claims or outcomes by run and token, in order. Usually all have the same."""
-    holds = {(row[0], row[3]) for row in rows}  # by place: by name takes three times as long
-    if len(holds) == 1:
-        return {holds.pop(): [*range(len(rows))]}
-    groups: dict[tuple[int, str], list[int]] = {}
-    for position, row in enumerate(rows):
-        groups.setdefault((row.run, row.token), []).append(position)
-    return groups
-
-
-def _packed(column: Sequence[T]) -> Sequence[T]:
-    """A column of a statement that repeats its first value for missing ones."""
-    return column[:1] if column.count(column[0]) == len(column) else column
-
-
-def _array(numbers: Iterable[int]) -> str:
-    """An array of numbers as PostgreSQL's text. asyncpg takes five times as long for each."""
-    return f"{{{','.join(map(str, numbers))}}}"
-
-
-def _sparse(column: Sequence[T | None]) -> Sequence[T | None]:
-    """A column whose missing values are None."""
-    return () if column.count(None) == len(column) else column
-
-
-def _counting(statement: str, *values: object) -> Callable[[Connection], Awaitable[list[Row]]]:
-    """The work of a statement that changes the tally: repeated after a concurrent change of the same blocks."""
-
-    async def work(connection: Connection) -> list[Row]:
-        while True:
-            with contextlib.suppress(asyncpg.DivisionByZeroError):
-                return await connection.fetch(statement, *values)
-
-    return work
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
-    return [[row[column] for row in rows] for column in range(count)]

@@ -11,11 +11,11 @@ from typing import cast
 
 from dispatchkit._version import __version__
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT
 from dispatchkit.ledger.migrations import check_known, held, latest, pending, statements
 from dispatchkit.ledger.sqlite.access import close_to_others, refuse_link, warn_of_network
 from dispatchkit.ledger.sqlite.identity import check_names, create, mark_new
 from dispatchkit.ledger.sqlite.sql import BATCH, FIRST_BATCH
-from dispatchkit.ledger.store import LEASE_TIMEOUT
 
 __all__ = [
     "add_boot",

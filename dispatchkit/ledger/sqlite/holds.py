@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.sqlite.identity import renew
 from dispatchkit.ledger.sqlite.rows import HOLD, holder_of
 from dispatchkit.ledger.sqlite.write import Writing
-from dispatchkit.ledger.store import Chunk, HeartbeatStatus, Holder
 
 __all__ = ["Holds"]
 

@@ -1,13 +1,22 @@
-"""Add targets to a run in an SQLite ledger."""
+"""Plan a run in an SQLite ledger: add its targets, and divide them into chunks.
+
+Each function gets the connection of the writer, within a transaction.
+"""
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 
-__all__ = ["add_targets"]
+from dispatchkit.ledger.chunk import Chunk, divide
+from dispatchkit.ledger.contents import Content
+from dispatchkit.ledger.files import pieces
+from dispatchkit.ledger.sqlite.holds import Holds
+
+__all__ = ["add_part", "add_targets", "complete_plan"]
 
 _ROWS = 333
 """Targets per INSERT: older SQLite releases allow 999 parameters."""
@@ -15,11 +24,37 @@ _ROWS = 333
 _Row = tuple[int, bytes, str]
 
 
+def add_part(
+    db: sqlite3.Connection,
+    run: int,
+    rows: Sequence[tuple[bytes, str]],
+    *,
+    log_keys: Mapping[bytes, int],
+    contents: Mapping[str, Content],
+    part: tuple[int, bytes] | None,
+) -> None:
+    """Add a part of a plan. See `Store.plan`."""
+    once: dict[bytes, str] = {}
+    for key, command in rows:
+        once.setdefault(key, command)
+    total = add_targets(db, run, once)
+    db.execute("UPDATE run SET total = ? WHERE number = ?", (total, run))
+    if log_keys:
+        db.executemany(
+            "UPDATE target SET log_key = ? WHERE run = ? AND key = ? AND log_key IS NULL",
+            [(log_key, run, key) for key, log_key in log_keys.items()],
+        )
+    if contents:
+        _add_contents(db, run, contents)
+    if part is not None:
+        db.execute("INSERT OR REPLACE INTO plan_part (run, number, digest) VALUES (?, ?, ?)", (run, *part))
+
+
 def add_targets(db: sqlite3.Connection, run: int, commands: Mapping[bytes, str]) -> int:
-    """Add targets that the run does not have, in their order. The transaction is the caller's.
+    """Add targets that the run does not have, in their order.
 
     Args:
-        db: The connection of the writer.
+        db: The connection.
         run: The number of the run.
         commands: The texts of the commands, by key.
 
@@ -47,10 +82,46 @@ def _insert(db: sqlite3.Connection, run: int, rows: list[_Row]) -> None:
     for start in range(0, len(rows), _ROWS):
         some = rows[start : start + _ROWS]
         places = ",".join([f"({run},?,?,?)"] * len(some))
-        statement = f'INSERT OR FAIL INTO target (run, "index", key, command) VALUES {places}'  # noqa: S608 - parameters
+        statement = f'INSERT OR FAIL INTO target (run, "index", key, command) VALUES {places}'
         db.execute(statement, [*chain.from_iterable(some)])
 
 
 def _has(db: sqlite3.Connection, run: int, key: bytes) -> bool:
     row = db.execute("SELECT 1 FROM target WHERE run = ? AND key = ?", (run, key)).fetchone()
     return row is not None
+
+
+def _add_contents(db: sqlite3.Connection, run: int, contents: Mapping[str, Content]) -> None:
+    sql = "SELECT hash FROM content WHERE run = ? AND hash IN (SELECT value FROM json_each(?)) AND number = 0"
+    known = {name for (name,) in db.execute(sql, (run, json.dumps([*contents])))}
+    db.executemany(
+        "INSERT OR REPLACE INTO content (run, hash, number, piece) VALUES (?, ?, ?, ?)",
+        (
+            (run, name, number, piece)
+            for name, content in contents.items()
+            if name not in known
+            for number, piece in enumerate(pieces(content))
+        ),
+    )
+
+
+def complete_plan(holds: Holds, db: sqlite3.Connection, run: int, *, size: int | None) -> list[Chunk]:
+    """Mark the plan of a run as complete, and divide it into chunks.
+
+    Args:
+        holds: Reads the chunks.
+        db: The connection.
+        run: The number of the run.
+        size: Targets of a chunk; None makes one chunk.
+
+    Returns:
+        The chunks of the run.
+    """
+    db.execute("UPDATE run SET plan_complete = 1 WHERE number = ?", (run,))
+    (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+    db.executemany(
+        "INSERT INTO chunk (run, number, start_index, end_index) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (run, number) DO UPDATE SET end_index = excluded.end_index",
+        [(run, chunk.number, chunk.start, chunk.end) for chunk in divide(holds.chunks(db, run), total, size)],
+    )
+    return holds.chunks(db, run)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeAlias, cast
 
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.migrations import check_known, latest
@@ -19,7 +19,9 @@ from dispatchkit.ledger.sqlite.access import refuse_link, warn_of_network
 from dispatchkit.ledger.sqlite.file import connect, refuse_other, release_of
 from dispatchkit.ledger.sqlite.identity import check_names
 
-__all__ = ["Reading"]
+__all__ = ["Reading", "fetching"]
+
+_Rows: TypeAlias = list[tuple[Any, ...]]
 
 
 class Reading:
@@ -95,3 +97,8 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
             f"the ledger {path} is of version {version}, version {latest()} is needed, and this user may not write it. "
             "Let its owner upgrade it (dispatchkit ledger init), or read a copy in a folder of this user"
         )
+
+
+def fetching(statement: str, given: Sequence[object] | Mapping[str, object]) -> Callable[[sqlite3.Connection], _Rows]:
+    """The work of a statement that returns rows."""
+    return lambda db: db.execute(statement, given).fetchall()

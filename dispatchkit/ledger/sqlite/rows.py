@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from dispatchkit.ledger.chunk import LEASE_TIMEOUT, Holder
+from dispatchkit.ledger.claim import StoredClaim, StoredOutcome, Story
+from dispatchkit.ledger.run import Run
 from dispatchkit.ledger.sqlite.write import Moment
-from dispatchkit.ledger.store import (
-    LEASE_TIMEOUT,
-    Holder,
-    Repeat,
-    Run,
-    StoredClaim,
-    StoredOutcome,
-    Story,
-    Target,
-    TargetRow,
-)
+from dispatchkit.ledger.target import Target, TargetRow
 
-__all__ = ["HOLD", "holder_of", "repeats_of", "rows_of", "run_of", "story_of", "target_of"]
-
-_MANY_COMMANDS = 10
-"""Maximum number of commands in a `Repeat`."""
-
+__all__ = ["HOLD", "holder_of", "rows_of", "run_of", "story_of", "target_of"]
 
 HOLD = """
 token, pid, host, since, boot.id, process_started, pid_namespace, seen, seen_boot, boot
@@ -34,10 +22,9 @@ FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
 
 
 def run_of(row: tuple[Any, ...]) -> Run:
-    """A run, from its columns."""
-    number, name, settings, created, total, plan_complete, stopped, *more = row
-    *more, repeat_window, canary, pruned, restored = more
-    account, fingerprint, attempt_timeout, stops, *planned = more
+    """A run, from the columns of `RUNS`."""
+    number, name, settings, created, total, plan_complete, stopped, account, fingerprint, timeout, restored, *more = row
+    stops, repeat_window, canary, pruned, *planned = more
     return Run(
         number,
         name,
@@ -48,16 +35,13 @@ def run_of(row: tuple[Any, ...]) -> Run:
         bool(stopped),
         account,
         fingerprint,
-        attempt_timeout,
-        restored=bool(restored),
-        stops=stops,
-        repeat_window=repeat_window,
-        canary=canary,
-        contents_pruned=None if pruned is None else datetime.fromisoformat(pruned),
-        planned_by=planned[0],
-        planned_on=planned[1],
-        profile=planned[2],
-        launch_options=planned[3],
+        timeout,
+        bool(restored),
+        stops,
+        repeat_window,
+        canary,
+        pruned and datetime.fromisoformat(pruned),
+        *planned,
     )
 
 
@@ -115,18 +99,3 @@ def story_of(claims: Iterable[tuple[Any, ...]], outcomes: Iterable[tuple[Any, ..
             for send_no, state, summary, code, request_id, attempts, at, final in outcomes
         ],
     )
-
-
-def repeats_of(run: str, rows: Iterable[tuple[int, str, float]]) -> list[Repeat]:
-    """The repeats in another run, from indexes, commands and launch times; an empty list without rows."""
-    latest = 0.0
-    commands: list[str] = []
-    indexes = array("q")
-    for index, command, at in rows:
-        indexes.append(index)
-        latest = max(latest, at)
-        if len(indexes) <= _MANY_COMMANDS:
-            commands.append(command)
-    if not indexes:
-        return []
-    return [Repeat(run, len(indexes), commands, datetime.fromtimestamp(latest, UTC), indexes)]

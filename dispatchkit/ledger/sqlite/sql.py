@@ -1,4 +1,4 @@
-"""The tables and the larger statements of a ledger in SQLite."""
+"""How a statement finds the state of a target in SQLite, and the statements of `store` and `write`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dispatchkit.ledger.blocks import BLOCK, TALLIED
 __all__ = [
     "ANSWER",
     "BATCH",
+    "BEGIN",
     "CLAIMS_OF_TARGET",
     "COUNTS",
     "COUNTS_OF_BLOCKS",
@@ -14,14 +15,10 @@ __all__ = [
     "FIRST_BATCH",
     "FRESH",
     "IS_FINAL",
-    "LAUNCHED",
-    "OTHERS",
-    "OTHERS_OF_PLAN",
     "OUTCOMES_OF_BATCH",
     "OUTCOMES_OF_TARGET",
-    "REPEATS",
-    "REPEATS_IN_SMALLER",
     "RIVAL",
+    "RUNS",
     "SERIES",
     "SERIES_OF_RUN",
     "STATE",
@@ -30,6 +27,22 @@ __all__ = [
     "TARGETS",
     "UNSETTLED",
 ]
+
+BEGIN = """
+INSERT INTO run (
+  name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, canary, planned_by, planned_on,
+  profile, launch_options, database_id)
+VALUES (
+  :name, :settings, :created, :host, :account, :fingerprint, :attempt_timeout, :repeat_window, :canary, :planned_by,
+  :planned_on, :profile, :launch_options, (SELECT database_id FROM about))
+ON CONFLICT DO NOTHING
+"""
+RUNS = """
+SELECT number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout,
+       database_id <> (SELECT database_id FROM about), stops, repeat_window, canary, contents_pruned, planned_by,
+       planned_on, profile, launch_options
+FROM run
+"""
 
 # An outcome has the `send_no` of the latest sending at its write. A sending with a higher number is in flight.
 STATE = """
@@ -220,65 +233,6 @@ OUTCOMES_OF_TARGET = """
 SELECT send_no, state, summary, code, request_id, attempts, at, final FROM outcome WHERE run = ? AND "index" = ?
 """
 COUNTS_OF_BLOCKS = f"SELECT block, {_SUMS} FROM tally WHERE run = ? GROUP BY block ORDER BY block"
-
-# Other runs on the same account that a process held in the last :within seconds. Accounts are compared by name, or by
-# token if one of them has no name.
-_IS_RECENT = """
-EXISTS (
-  SELECT 1 FROM chunk h WHERE h.run = x.number
-  AND (h.token IS NOT NULL OR h.seen >= :now - :within OR h.boot = :boot AND h.seen_boot >= :boot_now - :within))
-"""
-OTHERS = f"""
-SELECT x.number, x.name, x.total FROM run r JOIN run x
-  ON x.number <> r.number AND x.host = r.host
-  AND CASE WHEN x.account IS NULL OR r.account IS NULL THEN x.fingerprint = r.fingerprint
-           ELSE x.account = r.account END
-WHERE r.number = :run AND {_IS_RECENT}
-ORDER BY x.number
-"""
-OTHERS_OF_PLAN = f"""
-SELECT x.number, x.name FROM run x
-WHERE x.name <> :name AND x.host = :host
-  AND CASE WHEN x.account IS NULL OR :account IS NULL THEN x.fingerprint = :fingerprint ELSE x.account = :account END
-  AND {_IS_RECENT}
-ORDER BY x.number DESC
-"""
-_HELD = """
-WITH held AS MATERIALIZED (SELECT json_extract(value, '$[0]') AS start_index, json_extract(value, '$[1]') AS end_index
-                           FROM json_each(:held))
-"""
-_COLUMNS_OF_ACT = f"""
-{STATE} AS state, s.claimed_at, s.claimed_boot, s.boot, (julianday(o.at) - 2440587.5) * 86400 AS told,
-EXISTS (SELECT 1 FROM held WHERE t."index" >= held.start_index AND t."index" < held.end_index) AS held
-"""
-_HAS_ACTED = """
-WHERE state = 'planned' AND held
-   OR state IN ('done', 'sending', 'unknown') AND (
-      claimed_at >= :now - :within OR told >= :now - :within
-      OR boot = :boot AND claimed_boot >= :boot_now - :within)
-"""
-# Targets of another run, by key, that it launched in the last :within seconds.
-LAUNCHED = f"""{_HELD}
-SELECT key, state, max(coalesce(claimed_at, 0), coalesce(told, 0), held * :now) FROM (
-  SELECT t.key, {_COLUMNS_OF_ACT} {TARGETS} WHERE t.run = :other AND t.key > :low AND t.key < :high)
-{_HAS_ACTED} ORDER BY key LIMIT :limit
-"""
-
-# Targets of this run (g) that the other run (t) launched in the last :within seconds. Planned targets in held chunks
-# (:held) count, too. The smaller run goes first: each of its targets costs one look-up in the index of the other.
-_REPEATS = f"""{_HELD}
-SELECT "index", command, max(coalesce(claimed_at, 0), coalesce(told, 0), held * :now) FROM (
-  SELECT g."index", g.command, {_COLUMNS_OF_ACT}
-  FROM target {{first}} CROSS JOIN target {{second}} ON t.key = g.key
-  LEFT JOIN outcome final ON final.run = g.run AND final."index" = g."index"
-    AND (final.state IN ('done', 'rejected') OR final.final)
-  {TARGETS.replace("FROM target t", "")}
-  WHERE g.run = :run AND t.run = :other AND g."index" >= :start AND g."index" < :end AND final.run IS NULL
-)
-{_HAS_ACTED} ORDER BY "index"
-"""
-REPEATS = _REPEATS.format(first="g", second="t")
-REPEATS_IN_SMALLER = _REPEATS.format(first="t", second="g")
 
 # Whether another target of the log :log_key may have acted in the last :within seconds. Its request may arrive as late
 # as :age and the attempt timeout after its claim.

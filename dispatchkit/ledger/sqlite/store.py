@@ -26,31 +26,34 @@ import attrs
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
+from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
+from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
+from dispatchkit.ledger.claim import Claim, Record, Story
 from dispatchkit.ledger.contents import Content, ContentCache
-from dispatchkit.ledger.files import joined, pieces
+from dispatchkit.ledger.files import joined
+from dispatchkit.ledger.keys import keys_of
 from dispatchkit.ledger.liveness import boot_id as this_boot
+from dispatchkit.ledger.repeat import Launched, Repeat
+from dispatchkit.ledger.run import Counts, Run, RunPlan
 from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
-from dispatchkit.ledger.sqlite.plan import add_targets
-from dispatchkit.ledger.sqlite.read import Reading
-from dispatchkit.ledger.sqlite.rows import repeats_of, rows_of, run_of, story_of, target_of
+from dispatchkit.ledger.sqlite.plan import add_part, complete_plan
+from dispatchkit.ledger.sqlite.read import Reading, fetching
+from dispatchkit.ledger.sqlite.repeats import find_launched, find_repeats
+from dispatchkit.ledger.sqlite.rows import rows_of, run_of, story_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
+    BEGIN,
     CLAIMS_OF_TARGET,
     COUNTS,
     COUNTS_OF_BLOCKS,
     COUNTS_OF_CHUNK,
     FRESH,
     IS_FINAL,
-    LAUNCHED,
-    OTHERS,
-    OTHERS_OF_PLAN,
     OUTCOMES_OF_TARGET,
-    REPEATS,
-    REPEATS_IN_SMALLER,
     RIVAL,
+    RUNS,
     SERIES_OF_RUN,
     STATE,
     TARGETS,
@@ -58,25 +61,8 @@ from dispatchkit.ledger.sqlite.sql import (
 )
 from dispatchkit.ledger.sqlite.thread import DatabaseThread
 from dispatchkit.ledger.sqlite.write import Afterwards, Batch, Writing
-from dispatchkit.ledger.store import (
-    MAX_NUMBER,
-    TABLES_OF_RUN,
-    Chunk,
-    Claim,
-    Counts,
-    HeartbeatStatus,
-    Holder,
-    Launched,
-    Record,
-    Repeat,
-    Run,
-    RunPlan,
-    Store,
-    Story,
-    Target,
-    TargetRow,
-    Unsettled,
-)
+from dispatchkit.ledger.store import MAX_NUMBER, TABLES_OF_RUN, Store
+from dispatchkit.ledger.target import Target, TargetRow, Unsettled
 
 __all__ = ["SqliteStore"]
 
@@ -85,8 +71,6 @@ T = TypeVar("T")
 _PAGE = 1000
 _LOCK_TRIES, _LOCK_WAIT = 5, 0.005
 """Number of tries for a lock, and seconds between them. A process that only reads it has it for microseconds."""
-_RECORDED_LATE = 3600.0
-"""Maximum seconds from the end of a hold to the write of its last outcome."""
 
 
 class SqliteStore(Store):
@@ -157,31 +141,11 @@ class SqliteStore(Store):
         await _opened(self._writer).run(Afterwards(lambda db: accept(db, path)))
 
     async def begin(self, plan: RunPlan) -> Run:
-        created = self._clock.now().isoformat()
+        given = {**attrs.asdict(plan), "created": self._clock.now().isoformat()}
 
         def work(db: sqlite3.Connection) -> Run:
-            db.execute(
-                "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, "
-                "canary, planned_by, planned_on, profile, launch_options, database_id) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) "
-                "ON CONFLICT DO NOTHING",
-                (
-                    plan.name,
-                    plan.settings,
-                    created,
-                    plan.host,
-                    plan.account,
-                    plan.fingerprint,
-                    plan.attempt_timeout,
-                    plan.repeat_window,
-                    plan.canary,
-                    plan.planned_by,
-                    plan.planned_on,
-                    plan.profile,
-                    plan.launch_options,
-                ),
-            )
-            return self._runs(db, "WHERE name = ?", plan.name)[0]
+            db.execute(BEGIN, given)
+            return _runs(db, "WHERE name = ?", plan.name)[0]
 
         return await self._write(work)
 
@@ -190,20 +154,11 @@ class SqliteStore(Store):
         await self._write(lambda db: db.execute(sql, (account, fingerprint, run)))
 
     async def run(self, name: str) -> Run | None:
-        runs = await self._read(lambda db: self._runs(db, "WHERE name = ?", name))
+        runs = await self._read(lambda db: _runs(db, "WHERE name = ?", name))
         return runs[0] if runs else None
 
     async def runs(self) -> list[Run]:
-        return await self._read(lambda db: self._runs(db, "ORDER BY number DESC"))
-
-    def _runs(self, db: sqlite3.Connection, clause: str, *values: str) -> list[Run]:
-        fields = (
-            "number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout, "
-            "stops, planned_by, planned_on, profile, launch_options, repeat_window, canary, contents_pruned"
-        )
-        restored = "database_id <> (SELECT database_id FROM about)"
-        sql = f"SELECT {fields}, {restored} FROM run {clause}"  # noqa: S608 - constants
-        return [run_of(row) for row in db.execute(sql, values)]
+        return await self._read(lambda db: _runs(db, "ORDER BY number DESC"))
 
     async def plan(
         self,
@@ -214,48 +169,15 @@ class SqliteStore(Store):
         contents: Mapping[str, Content] | None = None,
         part: tuple[int, bytes] | None = None,
     ) -> None:
-        once: dict[bytes, str] = {}
-        for key, command in rows:
-            once.setdefault(key, command)
-
-        def work(db: sqlite3.Connection) -> None:
-            total = add_targets(db, run, once)
-            db.execute("UPDATE run SET total = ? WHERE number = ?", (total, run))
-            if log_keys:
-                db.executemany(
-                    "UPDATE target SET log_key = ? WHERE run = ? AND key = ? AND log_key IS NULL",
-                    [(log_key, run, key) for key, log_key in log_keys.items()],
-                )
-            if contents:
-                _plan_contents(db, run, contents)
-            if part is not None:
-                db.execute("INSERT OR REPLACE INTO plan_part (run, number, digest) VALUES (?, ?, ?)", (run, *part))
-
+        work = partial(add_part, run=run, rows=rows, log_keys=log_keys or {}, contents=contents or {}, part=part)
         await self._write(work)
 
     async def plan_parts(self, run: int) -> dict[int, bytes]:
         sql = "SELECT number, digest FROM plan_part WHERE run = ?"
-        return await self._read(lambda db: dict(db.execute(sql, (run,)).fetchall()))
+        return dict(await self._read(fetching(sql, (run,))))
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
-        def work(db: sqlite3.Connection) -> list[Chunk]:
-            db.execute("UPDATE run SET plan_complete = 1 WHERE number = ?", (run,))
-            (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
-            chunks = self._holds.chunks(db, run)
-            end = chunks[-1].end if chunks else 0
-            if end < total:
-                if len(chunks) == 1 and size is None:
-                    db.execute("UPDATE chunk SET end_index = ? WHERE run = ?", (total, run))
-                else:
-                    step = size or total - end
-                    new = enumerate(range(end, total, step), chunks[-1].number + 1 if chunks else 0)
-                    db.executemany(
-                        "INSERT INTO chunk (run, number, start_index, end_index) VALUES (?, ?, ?, ?)",
-                        [(run, number, start, min(start + step, total)) for number, start in new],
-                    )
-            return self._holds.chunks(db, run)
-
-        chunks = await self._write(work)
+        chunks = await self._write(partial(complete_plan, self._holds, run=run, size=size))
         await _opened(self._writer).run(Afterwards(empty_log))
         return chunks
 
@@ -344,7 +266,7 @@ class SqliteStore(Store):
 
     async def series(self, run: int, *, since: datetime) -> list[Bucket]:
         after = (since.astimezone(UTC) - timedelta(seconds=BUCKET_SECONDS)).isoformat(timespec="seconds")
-        rows = await self._read(partial(_fetch, SERIES_OF_RUN, (run, after)))
+        rows = await self._read(fetching(SERIES_OF_RUN, (run, after)))
         return buckets_of((datetime.fromisoformat(start), state, slot, count) for start, state, slot, count in rows)
 
     async def times(self, run: int) -> tuple[datetime | None, datetime | None]:
@@ -353,7 +275,7 @@ class SqliteStore(Store):
         return first and datetime.fromisoformat(first), last and datetime.fromisoformat(last)
 
     async def blocks(self, run: int) -> list[tuple[int, ...]]:
-        return await self._read(lambda db: db.execute(COUNTS_OF_BLOCKS, (run,)).fetchall())
+        return await self._read(fetching(COUNTS_OF_BLOCKS, (run,)))
 
     async def pages(
         self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
@@ -379,7 +301,7 @@ class SqliteStore(Store):
         for stretch in stretches:
             first = stretch.start
             while first < stretch.stop:
-                rows = await self._read(partial(_fetch, sql, (run, first, stretch.stop, *states)))
+                rows = await self._read(fetching(sql, (run, first, stretch.stop, *states)))
                 commands = await self._contents.attach(run, [row[1] for row in rows], self._read_contents)
                 yield rows, commands
                 first = rows[-1][0] + 1 if len(rows) == _PAGE else stretch.stop
@@ -387,7 +309,7 @@ class SqliteStore(Store):
     async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:
         first, after = keys_of(target)
         sql = 'SELECT "index" FROM target WHERE run = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?'
-        rows = await self._read(lambda db: db.execute(sql, (run, first, after, limit)).fetchall())
+        rows = await self._read(fetching(sql, (run, first, after, limit)))
         return sorted(index for (index,) in rows)
 
     async def story(self, run: int, index: int) -> Story:
@@ -423,7 +345,7 @@ class SqliteStore(Store):
     async def delete(self, run: int) -> None:
         def work(db: sqlite3.Connection) -> None:
             for table in TABLES_OF_RUN:
-                db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 - a constant
+                db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
             db.execute("DELETE FROM run WHERE number = ?", (run,))
 
         await self._write(work)
@@ -441,64 +363,20 @@ class SqliteStore(Store):
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         moment = self._writing.moment()
-
-        def work(db: sqlite3.Connection) -> list[Repeat]:
-            start, end = 0, 2**62
-            if chunk is not None:
-                ends = "SELECT start_index, end_index FROM chunk WHERE run = ? AND number = ?"
-                start, end = db.execute(ends, (run, chunk)).fetchone() or (0, 0)
-            (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
-            size = min(end, total) - start
-            given = {**moment.given, "run": run, "start": start, "end": end, "within": within}
-            others = db.execute(OTHERS, {**given, "within": within + _RECORDED_LATE}).fetchall()
-            repeats: list[Repeat] = []
-            for other, name, targets in others:
-                chunks = self._holds.chunks(db, other, "AND token IS NOT NULL")
-                held = [(chunk.start, chunk.end) for chunk in chunks if chunk.holder is not None]
-                statement = REPEATS if size <= targets else REPEATS_IN_SMALLER
-                rows = db.execute(statement, {**given, "other": other, "held": json.dumps(held)})
-                repeats += repeats_of(name, rows)
-            return repeats
-
+        work = partial(find_repeats, self._holds, run=run, chunk=chunk, within=within, moment=moment)
         repeats = await self._read(work)
         return [
             attrs.evolve(each, commands=await self._contents.attach(run, each.commands, self._read_contents))
             for each in repeats
         ]
 
-    async def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
-        account = {"name": plan.name, "host": plan.host, "account": plan.account, "fingerprint": plan.fingerprint}
-        given = {**self._writing.moment().given, "within": within + _RECORDED_LATE}
-        others = await self._read(lambda db: db.execute(OTHERS_OF_PLAN, {**given, **account}).fetchall())
-        given |= {"within": within, "high": high, "limit": _PAGE}
-        for number, name in others:
-            chunks = await self._read(partial(self._holds.chunks, run=number, where="AND token IS NOT NULL"))
-            held = json.dumps([(chunk.start, chunk.end) for chunk in chunks if chunk.holder is not None])
-            after: bytes | None = low
-            while after is not None:
-                page = {**given, "other": number, "held": held, "low": after}
-                rows = await self._read(partial(_fetch, LAUNCHED, page))
-                for key, state, at in rows:
-                    yield Launched(name, key, state, datetime.fromtimestamp(at, UTC))
-                after = rows[-1][0] if len(rows) == _PAGE else None
+    def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
+        moment = self._writing.moment()
+        return find_launched(self._read, self._holds, plan, low=low, high=high, within=within, moment=moment)
 
 
-def _plan_contents(db: sqlite3.Connection, run: int, contents: Mapping[str, Content]) -> None:
-    sql = "SELECT hash FROM content WHERE run = ? AND hash IN (SELECT value FROM json_each(?)) AND number = 0"
-    known = {name for (name,) in db.execute(sql, (run, json.dumps([*contents])))}
-    db.executemany(
-        "INSERT OR REPLACE INTO content (run, hash, number, piece) VALUES (?, ?, ?, ?)",
-        (
-            (run, name, number, piece)
-            for name, content in contents.items()
-            if name not in known
-            for number, piece in enumerate(pieces(content))
-        ),
-    )
-
-
-def _fetch(sql: str, given: tuple[object, ...] | dict[str, object], db: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    return db.execute(sql, given).fetchall()
+def _runs(db: sqlite3.Connection, clause: str, *values: str) -> list[Run]:
+    return [run_of(row) for row in db.execute(f"{RUNS} {clause}", values)]
 
 
 def _stretches(db: sqlite3.Connection, run: int, states: Collection[str], start: int, end: int) -> Sequence[range]:

@@ -15,9 +15,9 @@ import attrs
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.ledger.blocks import BLOCK, TALLIED
+from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.series import BUCKET_SECONDS, LATENCY_BOUNDS, NO_SLOT, slot_of
 from dispatchkit.ledger.sqlite.sql import ANSWER, OUTCOMES_OF_BATCH, SERIES, STATES_OF_BATCH, TALLY
-from dispatchkit.ledger.store import Claim, Record
 
 __all__ = ["Afterwards", "Batch", "Moment", "Work", "Writing"]
 
@@ -130,7 +130,7 @@ def _write_first(db: sqlite3.Connection, claims: Sequence[Claim], records: Seque
         blocks, slots = _counted([index // BLOCK for index in rows]), _counted(slots_of.get(key, []))
         values += (*hold, _json(rows), len(rows), blocks, start, slots, outcome, is_final, *times)
     try:
-        db.execute(f"INSERT INTO first_batch VALUES {','.join([_PLACES] * len(groups))}", values)  # noqa: S608
+        db.execute(f"INSERT INTO first_batch VALUES {','.join([_PLACES] * len(groups))}", values)
     except sqlite3.IntegrityError:
         return False
     return True
