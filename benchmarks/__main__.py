@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         when = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         options.json.write_text(json.dumps({"at": when, "on": measured_on, **raw}), encoding="utf-8")
     if options.plots:
-        for path in plots.draw(records, grown, measured_on):
+        for path in plots.draw(records, measured_on):
             print(f"drawn: {path} ({path.stat().st_size / 1000:.0f} kB)")
 
 
