@@ -207,12 +207,11 @@ async def httpx_async(url: str, workers: int) -> AsyncIterator[Run]:
 @asynccontextmanager
 async def niquests_async(url: str, workers: int) -> AsyncIterator[Run]:
     import niquests
-    from urllib3_future.util import SKIP_HEADER
 
     async with niquests.AsyncSession(pool_connections=1, pool_maxsize=workers, timeout=LIMIT) as session:
         session.trust_env = False
         session.headers.clear()
-        session.headers.update({**headers(), "Accept-Encoding": SKIP_HEADER})
+        session.headers.update(headers())
 
         async def send(number: int) -> None:
             response = await session.post(f"{url}/api/v1/dispatch/{number}/start")
@@ -299,7 +298,6 @@ async def bare_protocol(url: str, workers: int) -> AsyncIterator[Run]:
 async def requests_threads(url: str, workers: int) -> AsyncIterator[Run]:
     """One thread a worker, one session a thread. The event loop only waits."""
     import requests
-    from urllib3.util import SKIP_HEADER
 
     local = threading.local()
     turn = threading.Lock()
@@ -308,7 +306,7 @@ async def requests_threads(url: str, workers: int) -> AsyncIterator[Run]:
         made = requests.Session()
         made.trust_env = False
         made.headers.clear()
-        made.headers.update({**headers(), "Accept-Encoding": SKIP_HEADER})
+        made.headers.update(headers())
         return made
 
     def worker(numbers: Iterator[int]) -> None:
@@ -480,6 +478,8 @@ OURS = "dispatchkit FanOut"
 OUR_CALLS = "dispatchkit calls"
 DEFAULT = "aiohttp, default"
 TUNED = "aiohttp, tuned"
+REQWEST = "pyreqwest"
+CURL = "pycurl multi"
 FLOOR = "bare protocol"
 WRK = "wrk (C)"
 
@@ -492,10 +492,10 @@ PEERS = {
         Peer(TUNED, aiohttp_tuned),
         Peer("httpx", httpx_async, "httpx"),
         Peer("niquests", niquests_async, "niquests"),
-        Peer("pyreqwest", pyreqwest_async, "pyreqwest"),
+        Peer(REQWEST, pyreqwest_async, "pyreqwest"),
         Peer(FLOOR, bare_protocol),
         Peer("requests, threads", requests_threads, "requests", ("",)),
-        Peer("pycurl multi", pycurl_multi, "pycurl", ("",)),
+        Peer(CURL, pycurl_multi, "pycurl", ("",)),
         Peer(WRK, None, "wrk", ("",)),
     )
 }
