@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks import child
-from benchmarks.contestants import FIRST, TOKEN
 from benchmarks.machine import table
 from benchmarks.server import Server
 from benchmarks.sync_overhead import bare_hop
+from benchmarks.task import FIRST, TOKEN
 
 CALLS = 300
 TURNS = 10

@@ -11,22 +11,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.contestants import (
-    CURL,
-    DEFAULT,
-    FLOOR,
-    OUR_CALLS,
-    OURS,
-    PEERS,
-    REQWEST,
-    TUNED,
-    WRK,
-    Peer,
-    Sample,
-    sample,
-)
+from benchmarks.contestants import CURL, DEFAULT, FLOOR, OUR_CALLS, OURS, PEERS, REQWEST, TUNED, WRK, Peer, sample
 from benchmarks.machine import table
 from benchmarks.server import Server
+from benchmarks.task import Sample
 
 WORKERS = (32, 256, 1024)
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks.contestants import FIRST, TOKEN
 from benchmarks.machine import ROOT, allow_many_files, cores, peak, pinned, resident, table
 from benchmarks.server import Server
+from benchmarks.task import FIRST, TOKEN
 
 WORKERS = 256
 SLOWEST = 1500.0

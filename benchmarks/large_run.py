@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import child
-from benchmarks.contestants import FIRST, TOKEN
 from benchmarks.ledger import WORKERS, databases, fan_out, preload, tell
 from benchmarks.machine import ROOT, allow_many_files, peak, table
 from benchmarks.server import Server
+from benchmarks.task import FIRST, TOKEN
 
 FEW = WORKERS[0]
 """Launches in flight of a run that is stopped, so that it stops near the wanted outcome."""

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks import child
-from benchmarks.contestants import FIRST, TOKEN
 from benchmarks.machine import allow_many_files, cores, peak, pinned, resident, table
 from benchmarks.server import Server
+from benchmarks.task import FIRST, TOKEN
 
 if TYPE_CHECKING:
     from dispatchkit import Ledger
