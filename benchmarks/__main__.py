@@ -24,6 +24,7 @@ from benchmarks import (
     blocking_call,
     fanout,
     growth,
+    large_run,
     ledger,
     listing,
     pacing,
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         when = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         options.json.write_text(json.dumps({"at": when, "on": measured_on, **raw}), encoding="utf-8")
     if options.plots:
-        for path in plots.draw(records, grown, measured_on):
+        for path in plots.draw(records, measured_on):
             print(f"drawn: {path} ({path.stat().st_size / 1000:.0f} kB)")
 
 
@@ -94,7 +95,8 @@ def _compare(
         entered = fanout.contestants(fanout.FAN_OUT_PEERS, loops)
         records, failures = fanout.compare(server, entered, workers=workers, rounds=rounds, seconds=seconds)
         print(f"## Fan-out\n\n{fanout.report(records, server)}\n{_listed(failures)}")
-        print(f"## Own cost\n\n{fanout.own_cost(records)}\n", flush=True)
+        print(f"## Own cost\n\n{fanout.own_cost(records)}\n")
+        print(f"## Beside Rust and C\n\n{fanout.beside(records)}\n", flush=True)
     if "single_call" in wanted:
         workers = options.workers if options.what == "single_call" and options.workers else [1]
         taken, failures = single_call.measure(
@@ -115,7 +117,7 @@ def _ledger(server: Server, loop: str, options: argparse.Namespace, rounds: int)
     costs = ledger.launch_costs(server, [loop], workers=counts, rounds=min(rounds, 3), targets=20_000)
     print(f"## Ledger\n\n{costs}\n", flush=True)
     for kind in options.ledgers:
-        print(f"{ledger.large_run(server, loop, kind=kind, targets=size)}\n", flush=True)
+        print(f"{large_run.report(server, loop, kind=kind, targets=size, rounds=min(rounds, 3))}\n", flush=True)
 
 
 def _own(

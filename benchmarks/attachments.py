@@ -1,7 +1,8 @@
 """Launches with large attachments at once: peak memory, and the longest block of the event loop.
 
 Run as a module, it is one fan-out without a ledger, or with one in SQLite or PostgreSQL. It has as many launches as
-workers, each with a file of its own. A resumed run has its files from the ledger: they count in its memory.
+workers, each with a file of its own, or all with one file, which is encoded once. A resumed run has its files from the
+ledger: they count in its memory.
 """
 
 # A journal needs the client's settings.
@@ -31,6 +32,8 @@ MAX_TOTAL = 1700
 LEDGER_SIZES = (20, 50, 70)
 """Mebibytes of a file with a ledger."""
 LEDGER_WORKERS = 4
+SHARED = ", one file"
+"""Ends the kind of a ledger whose launches share one file."""
 RESUMED = ", resumed"
 """Ends the kind of a ledger whose run another process has planned."""
 _ANSWER = b'{"data": null, "error": 0, "error_text": "Successful operation"}'
@@ -42,7 +45,7 @@ class Sent:
 
     loop: str
     ledger: str
-    """The kind of the ledger, and whether its run is resumed."""
+    """The kind of the ledger, whether all launches share one file, and whether the run is resumed."""
     workers: int
     mebibytes: int
     """The size of each file."""
@@ -56,9 +59,10 @@ class Sent:
 
 
 def measure(loops: Sequence[str], *, rounds: int, mebibytes: int, workers: int = WORKERS) -> list[Sent]:
-    """Each loop in turn, in fresh processes, without a ledger."""
+    """Each loop in turn, in fresh processes, without a ledger: a file for each launch, then one for all."""
     with serving(_ANSWER) as url:
-        return [_one(loop, url, workers, mebibytes, NONE, "") for _ in range(rounds) for loop in loops]
+        turns = product(range(rounds), loops, (NONE, f"{NONE}{SHARED}"))
+        return [_one(loop, url, workers, mebibytes, kind, "") for _, loop, kind in turns]
 
 
 def measure_ledgers(
@@ -76,7 +80,8 @@ def measure_ledgers(
 
 
 def _one(loop: str, url: str, workers: int, mebibytes: int, kind: str, where: str) -> Sent:
-    workers = min(workers, MAX_TOTAL // mebibytes)
+    if not kind.endswith(SHARED):
+        workers = min(workers, MAX_TOTAL // mebibytes)
     return Sent(**child.run("benchmarks.attachments", [loop, url, workers, mebibytes, kind, where], limit=LIMIT))
 
 
@@ -87,12 +92,13 @@ def report(taken: Sequence[Sent]) -> str:
         these = [each for each in taken if (each.ledger, each.mebibytes, each.loop) == key]
         first = these[0]
         memory = statistics.median(each.memory for each in these)
+        files = 1 if first.ledger.endswith(SHARED) else first.workers
         blocks = sorted(each.block * 1e3 for each in these)
         cells.append(
             [
                 f"{first.loop}, ledger: {first.ledger}, {first.workers} workers x {first.mebibytes} MiB",
                 f"{memory:,.0f}",
-                f"{memory / (first.workers * first.mebibytes):.2f}",
+                f"{memory / (files * first.mebibytes):.2f}",
                 f"{statistics.median(blocks):.0f}",
                 f"{blocks[0]:.0f} to {blocks[-1]:.0f}",
                 f"{statistics.median(each.block_cpu for each in these) * 1e3:.0f}",
@@ -107,12 +113,17 @@ def report(taken: Sequence[Sent]) -> str:
 async def _send(loop: str, url: str, workers: int, mebibytes: int, kind: str, where: str) -> Sent:
     from dispatchkit import ActivateMailing, AltcraftClient, Attachment, FanOut, Ledger
 
-    def command(number: int) -> ActivateMailing:
-        data = number.to_bytes(4, "big") * (mebibytes * 2**18)
-        return ActivateMailing(number, run_now=True, attachments=[Attachment.from_bytes(data, name="price.pdf")])
+    def file(number: int) -> Attachment:
+        return Attachment.from_bytes(number.to_bytes(4, "big") * (mebibytes * 2**18), name="price.pdf")
 
     is_resumed = kind.endswith(RESUMED)
-    commands = None if is_resumed else [command(number) for number in range(1, workers + 1)]
+    shared = file(0) if kind.endswith(SHARED) else None
+    commands = None
+    if not is_resumed:
+        commands = [
+            ActivateMailing(number, run_now=True, attachments=[shared or file(number)])
+            for number in range(1, workers + 1)
+        ]
     async with contextlib.AsyncExitStack() as stack:
         altcraft = await stack.enter_async_context(AltcraftClient(url, "token"))
         ledger = await stack.enter_async_context(Ledger(where)) if where else None

@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks import child
-from benchmarks.contestants import FIRST, TOKEN
 from benchmarks.machine import table
 from benchmarks.server import Server
 from benchmarks.sync_overhead import bare_hop
+from benchmarks.task import FIRST, TOKEN
 
 CALLS = 300
 TURNS = 10
@@ -49,7 +49,7 @@ def measure(server: Server, loops: Sequence[str], *, rounds: int) -> list[Turn]:
 
 
 def report(turns: Sequence[Turn]) -> str:
-    """The table, with medians over all turns."""
+    """The table, with medians over all turns, and the spread of the difference in CPU time."""
     cells: list[list[str]] = []
     for loop in dict.fromkeys(turn.loop for turn in turns):
         these = [turn for turn in turns if turn.loop == loop]
@@ -57,12 +57,14 @@ def report(turns: Sequence[Turn]) -> str:
         def median(value: Callable[[Turn], float], these: list[Turn] = these) -> str:
             return f"{statistics.median(map(value, these)) * 1e6:.1f}"
 
+        more = sorted((turn.blocking_cpu - turn.asynchronous_cpu) * 1e6 for turn in these)
         cells.append(
             [
                 loop,
                 median(lambda turn: turn.asynchronous_cpu),
                 median(lambda turn: turn.blocking_cpu),
                 median(lambda turn: turn.blocking_cpu - turn.asynchronous_cpu),
+                f"{more[0]:.1f} to {more[-1]:.1f}",
                 median(lambda turn: turn.hop_cpu),
                 median(lambda turn: turn.asynchronous),
                 median(lambda turn: turn.blocking),
@@ -70,7 +72,8 @@ def report(turns: Sequence[Turn]) -> str:
             ]
         )
     kinds = ("asynchronous", "blocking", "difference")
-    heads = [*(f"CPU us {kind}" for kind in (*kinds, "bare hop")), *(f"us {kind}" for kind in kinds)]
+    cpu = (*(f"CPU us {kind}" for kind in kinds), "spread", "CPU us bare hop")
+    heads = [*cpu, *(f"us {kind}" for kind in kinds)]
     return table(["loop", *heads], cells)
 
 

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.contestants import DEFAULT, FLOOR, OUR_CALLS, OURS, PEERS, TUNED, WRK, Peer, Sample, sample
+from benchmarks.contestants import CURL, DEFAULT, FLOOR, OUR_CALLS, OURS, PEERS, REQWEST, TUNED, WRK, Peer, sample
 from benchmarks.machine import table
 from benchmarks.server import Server
+from benchmarks.task import Sample
 
 WORKERS = (32, 256, 1024)
 
@@ -178,22 +179,46 @@ def _headroom(made: Sequence[Row], server: Server) -> str:
 
 def own_cost(records: Sequence[Record]) -> str:
     """CPU microseconds a request beyond those of tuned aiohttp, in the same round on the same loop."""
-    taken = {(r.peer, r.loop, r.workers, r.round): r for r in records}
     cells: list[list[str]] = []
     for peer in (OURS, OUR_CALLS):
         for loop, workers in dict.fromkeys((r.loop, r.workers) for r in records if r.peer == peer):
-            pairs = [
-                (ours, taken[TUNED, loop, workers, ours.round])
-                for ours in records
-                if (ours.peer, ours.loop, ours.workers) == (peer, loop, workers)
-                and (TUNED, loop, workers, ours.round) in taken
-            ]
+            pairs = _pairs(records, peer, TUNED, loop, workers)
             if pairs:
                 own = [ours.cost - tuned.cost for ours, tuned in pairs]
                 share = statistics.median(ours.cost / tuned.cost for ours, tuned in pairs)
                 spread = f"{min(own):.1f} to {max(own):.1f}"
                 cells.append([peer, loop, f"{workers:,}", f"{share:.2f}", f"{statistics.median(own):.1f}", spread])
     return table(["", "loop", "workers", "CPU x tuned", "own CPU us a request", "spread"], cells)
+
+
+def beside(records: Sequence[Record]) -> str:
+    """dispatchkit divided by the clients in Rust and C, in the same round on the same loop.
+
+    pycurl has no Python event loop: dispatchkit on each loop is divided by it.
+    """
+    cells: list[list[str]] = []
+    for peer in (REQWEST, CURL):
+        for loop, workers in dict.fromkeys((r.loop, r.workers) for r in records if r.peer == OURS):
+            pairs = _pairs(records, OURS, peer, loop, workers)
+            if pairs:
+                cost = _ratio([ours.cost / theirs.cost for ours, theirs in pairs])
+                rate = _ratio([ours.rate / theirs.rate for ours, theirs in pairs])
+                cells.append([f"dispatchkit / {peer}", loop, f"{workers:,}", *cost, *rate])
+    return table(["", "loop", "workers", "CPU x", "spread", "requests/s x", "spread"], cells)
+
+
+def _pairs(records: Sequence[Record], peer: str, other: str, loop: str, workers: int) -> list[tuple[Record, Record]]:
+    """The records of a contestant on a loop, each with another one's of the same round."""
+    by_round = {r.round: r for r in records if r.peer == other and r.workers == workers and r.loop in {loop, ""}}
+    return [
+        (r, by_round[r.round])
+        for r in records
+        if (r.peer, r.loop, r.workers) == (peer, loop, workers) and r.round in by_round
+    ]
+
+
+def _ratio(ratios: Sequence[float]) -> tuple[str, str]:
+    return f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}"
 
 
 FAN_OUT_PEERS = [peer for peer in PEERS.values() if peer.name != OUR_CALLS]

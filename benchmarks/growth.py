@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks.contestants import FIRST, TOKEN
 from benchmarks.machine import ROOT, allow_many_files, cores, peak, pinned, resident, table
 from benchmarks.server import Server
+from benchmarks.task import FIRST, TOKEN
 
 WORKERS = 256
 SLOWEST = 1500.0
@@ -58,9 +58,9 @@ def measure(server: Server, loop: str, *, sizes: Iterable[int], rounds: int) -> 
     return taken
 
 
-def medians(taken: Sequence[Growth]) -> list[tuple[int, float, float]]:
-    """Targets, microseconds a target, MiB."""
-    return [
+def report(taken: Sequence[Growth]) -> str:
+    """The table, with medians over the rounds of a size."""
+    found = [
         (
             targets,
             statistics.median(one.seconds / targets * 1e6 for one in taken if one.targets == targets),
@@ -68,11 +68,6 @@ def medians(taken: Sequence[Growth]) -> list[tuple[int, float, float]]:
         )
         for targets in dict.fromkeys(one.targets for one in taken)
     ]
-
-
-def report(taken: Sequence[Growth]) -> str:
-    """The table."""
-    found = medians(taken)
     first = found[0]
     head = ["targets", "time a target x", "us a target", "memory x", "MiB above imports"]
     return table(

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks import child
-from benchmarks.contestants import FIRST, TOKEN
 from benchmarks.machine import cores, table
 from benchmarks.server import Starts, on_a_thread
+from benchmarks.task import FIRST, TOKEN
 
 RATES = (1000, 5000)
 WORKERS = 64

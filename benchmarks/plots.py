@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from benchmarks.contestants import DEFAULT, OURS, PEERS
 from benchmarks.fanout import Record, Row, rows
-from benchmarks.growth import WORKERS, Growth, medians
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +22,7 @@ _MARKS = {"asyncio": "o", "uvloop": "D", "": "s"}
 _NAMES = {"asyncio": "asyncio", "uvloop": "uvloop", "": "no Python event loop"}
 
 
-def draw(records: Sequence[Record], grown: Sequence[Growth], measured_on: str) -> list[Path]:
+def draw(records: Sequence[Record], measured_on: str) -> list[Path]:
     """Write them; which files."""
     import matplotlib as mpl
 
@@ -50,13 +49,7 @@ def draw(records: Sequence[Record], grown: Sequence[Growth], measured_on: str) -
     )
     FOLDER.mkdir(exist_ok=True)
     made = rows(records)
-    written: list[Path] = []
-    if made:
-        written.append(_throughput(made, measured_on))
-        written.append(_cpu(made, measured_on))
-    if grown:
-        written.append(_growth(grown, measured_on))
-    return written
+    return [_throughput(made, measured_on), _cpu(made, measured_on)] if made else []
 
 
 def _throughput(made: Sequence[Row], measured_on: str) -> Path:
@@ -135,31 +128,6 @@ def _write(axes: Axes, across: float, place: int, words: str, colour: str) -> No
     """Into the margin on the right of a row."""
     at = axes.get_yaxis_transform()
     axes.text(across, place, words, va="center", ha="right", fontsize=10.5, color=colour, transform=at)
-
-
-def _growth(grown: Sequence[Growth], measured_on: str) -> Path:
-    from matplotlib import pyplot as plt
-
-    found = medians(grown)
-    sizes = [targets for targets, _, _ in found]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
-    _curve(left, sizes, [each / found[0][1] for _, each, _ in found], "time a target, of the shortest list's")
-    _curve(right, sizes, [memory for _, _, memory in found], "MiB above imports, at most")
-    return _save(figure, "growth", f"A fan-out of {WORKERS} workers, by the length of its list", measured_on)
-
-
-def _curve(axes: Axes, sizes: Sequence[int], values: Sequence[float], label: str) -> None:
-    axes.plot(sizes, values, "o-", color=_COLOURS["asyncio"], linewidth=2)
-    axes.set_xscale("log")
-    axes.set_xlim(sizes[0] / 2, sizes[-1] * 2)
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.minorticks_off()
-    axes.set_ylim(0, max(values) * 1.3)
-    for size, value in zip(sizes, values, strict=True):
-        axes.annotate(f"{value:.2g}", (size, value), (0, 8), textcoords="offset points", ha="center", fontsize=11)
-    axes.set_xlabel("targets")
-    axes.set_title(label, fontsize=12, color=_GREY)
-    axes.grid(axis="y")
 
 
 def _save(figure: Figure, name: str, title: str, measured_on: str) -> Path:

@@ -1,4 +1,8 @@
-"""One call at a time: the cost of `DirectClient.start` and a `FanOut` of one worker beyond plain aiohttp."""
+"""One call at a time: `DirectClient.start` and a `FanOut` of one worker beside plain aiohttp.
+
+Shows requests a second and CPU time as ratios to aiohttp with its default settings. A second table has the CPU
+microseconds of a call beyond those of tuned aiohttp. Both compare within a round, on the same event loop.
+"""
 
 from __future__ import annotations
 

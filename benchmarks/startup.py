@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.contestants import FIRST, TOKEN
 from benchmarks.machine import ROOT, cores, pinned, table
 from benchmarks.server import Server
+from benchmarks.task import FIRST, TOKEN
 
 _ONE = f"""
 import asyncio, sys

@@ -1,5 +1,8 @@
 """The cost of a ledger, in a file and in PostgreSQL, and the gain of several workers.
 
+`plan_chunks` plans the runs, as ``dispatchkit plan`` does. The command would also enqueue the chunks, and so start the
+workers, while its own process still uses CPU time.
+
 python -m benchmarks.workers
 """
 

@@ -58,7 +58,7 @@ async def test_running_loop_is_no_deadlock() -> None:
         while sandbox.faults_left:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         began = time.perf_counter()
-    assert time.perf_counter() - began < 2  # neither the open connection nor the silent answer delays the end
+    assert time.perf_counter() - began < 20  # neither the open connection nor the silent answer delays the end
     silent.cancel()
     await asyncio.wait([silent])
     await direct.close()

@@ -47,7 +47,7 @@ def press_ctrl_c(after):
 
 def since_pressed():
     took = time.monotonic() - pressed
-    return "at once" if took < 0.2 else f"after {took:.2f} s"
+    return "at once" if took < 0.8 else f"after {took:.2f} s"
 
 def start_all_at_once():
     "Let a run begin with all its workers."

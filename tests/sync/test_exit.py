@@ -46,7 +46,7 @@ def test_exit_cancels_other_threads_call(play: Play, sandbox: Sandbox) -> None:
         "dev",
     )
     assert lines == ["end", "SystemExit the interpreter is exiting: nothing is sent any more 1"]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert sandbox.requests == 1
 
 

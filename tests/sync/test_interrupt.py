@@ -83,18 +83,18 @@ def test_stubborn_call_is_bounded(play: Play) -> None:
             direct.start(1)
         except KeyboardInterrupt as interrupt:
             print(time.monotonic() - pressed, *interrupt.__notes__, sep=chr(10))
-        set_cancel_timeout(2.0)
+        set_cancel_timeout(20)
         press_ctrl_c(0.2)
         press_again = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         press_again.start()
         try:
             direct.start(1)
         except KeyboardInterrupt as interrupt:
-            print(time.monotonic() - pressed < 1)
+            print(time.monotonic() - pressed < 15)
         set_cancel_timeout(0.2)
         print("exit", flush=True)
     """)
-    assert 0.5 <= float(elapsed) < 1
+    assert 0.5 <= float(elapsed) < 15
     assert [note, *others] == ["the call did not end within 0.5 s: its outcome is unknown", "True", "exit"]
 
 

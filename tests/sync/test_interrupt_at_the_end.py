@@ -38,7 +38,7 @@ STRESS = """
                 while True:
                     time.sleep(0.01)
             except KeyboardInterrupt as interrupt:
-                late = time.monotonic() - pressed > 0.5
+                late = time.monotonic() - pressed > 1.5
                 notes = " ".join(getattr(interrupt, "__notes__", [])).split(chr(10))[0]
             thread.join()
             print(number, int(late), int(returned), notes, sep="|")
@@ -92,7 +92,7 @@ AT_EACH_STEP = """
                 direct.start(1000 + steps)
             except KeyboardInterrupt as interrupt:
                 sys.setprofile(None)
-                print(steps, time.monotonic() - began < 0.5, getattr(interrupt, "__notes__", []))
+                print(steps, time.monotonic() - began < 1.5, getattr(interrupt, "__notes__", []))
             else:
                 sys.setprofile(None)
                 print("returned")

@@ -124,8 +124,8 @@ def test_child_wakes_its_wait(*, has_ended: bool) -> None:
     wakeup.reset_after_fork()
     call.detach_after_fork()
     began = time.monotonic()
-    call._wakeup.wait_at_most(5)
-    assert time.monotonic() - began < 4
+    call._wakeup.wait_at_most(30)
+    assert time.monotonic() - began < 20
     call.wait()
     assert (call.result if has_ended else str(call.failure())) == (1 if has_ended else str(forked_error()))
 
@@ -141,11 +141,11 @@ def test_loop_watches_no_more() -> None:
 
     woken = wakeup.LoopWakeup(cast("asyncio.AbstractEventLoop", Full()), loop.stop)
     threading.Thread(target=woken.send).start()
-    loop.call_later(5, loop.stop)
+    loop.call_later(30, loop.stop)
     began = time.monotonic()
     loop.run_forever()
     loop.close()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.second_stage

@@ -23,10 +23,9 @@ async def test_time_jumps_when_idle() -> None:
         await clock.sleep(seconds)
         order.append(f"{name} at {clock.monotonic():g}")
 
-    began = time.perf_counter()
-    await asyncio.gather(waits("late", 3600), waits("early", 60), waits("late", 3600))
+    async with asyncio.timeout(60):  # of real time
+        await asyncio.gather(waits("late", 3600), waits("early", 60), waits("late", 3600))
     assert order == ["early at 60", "late at 3600", "late at 3600"]
-    assert time.perf_counter() - began < 1
     assert (clock.now() - START).total_seconds() == 3600
 
 
@@ -83,11 +82,10 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("provider", ["direct", "altcraft"])
 async def test_policies_decide_alike(fault: Fault, provider: str) -> None:
-    began = time.perf_counter()
-    quick = await ends(provider, fault, quick=True)
-    assert quick == await ends(provider, fault, quick=False)
+    async with asyncio.timeout(50):  # less than the minute that the policies wait in real time
+        quick = await ends(provider, fault, quick=True)
+        assert quick == await ends(provider, fault, quick=False)
     assert quick[2] == (1 if fault.acts or provider == "direct" or fault.name == "throttled" else 0)
-    assert time.perf_counter() - began < 2
 
 
 def test_test_policy_is_told() -> None:

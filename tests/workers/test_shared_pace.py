@@ -519,10 +519,9 @@ async def test_missing_response_pauses_before_lease(
         await until(lambda: bool(account._pacer.paused_for()))
         assert SYSTEM.boottime() < account._until
         assert caplog.messages == ["the run pauses: the database has not answered for 1 s; the limit is 0 s"]
-        began = SYSTEM.monotonic()
         keeping.cancel()
-        await asyncio.wait([keeping], timeout=5)
-        assert SYSTEM.monotonic() - began < 2.5
+        _, pending = await asyncio.wait([keeping], timeout=20)  # the database answers in a minute
+        assert not pending
 
 
 @pytest.mark.second_stage

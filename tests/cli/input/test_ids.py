@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -93,12 +92,11 @@ def test_arguments_mix_ids_and_ranges() -> None:
 
 
 def test_huge_range_costs_nothing() -> None:
-    began = time.perf_counter()
     targets = from_arguments([f"1-{MAX_ID}", "5-1000000000", "77"])
     assert len(targets) == MAX_ID
     assert targets.dropped == 1000000000 - 4 + 1
     assert next(iter(targets)) == 1
-    assert time.perf_counter() - began < 0.5
+    assert sum(isinstance(part, range) for part in targets.parts) == len(targets.parts) == 1
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from dispatchkit.core.transport.shape import Shape
 from tests.core.transport.responses import responses
 from tests.core.transport.servers import LEARNED_AFTER, streams
 
-__all__ = ["Compared", "Recognises", "Reference", "compare", "compare_servers"]
+__all__ = ["Compared", "Recognises", "Reference", "compare", "compare_servers", "parser_in_c"]
 
 Recognises = Callable[[bytes], Response | None]
 Reading = tuple[int, list[tuple[str, str]], bytes, str | None]
@@ -47,12 +47,20 @@ class Compared(NamedTuple):
     """How the recogniser and the parser differ."""
 
 
+def parser_in_c() -> Callable[..., aiohttp.http.HttpResponseParser]:
+    """aiohttp's parser in C.
+
+    Raises:
+        AssertionError: aiohttp has no C extension, and would use its parser in Python instead.
+    """
+    assert aiohttp.http.HttpResponseParser is not aiohttp.http_parser.HttpResponseParserPy, "aiohttp has no C extension"
+    return aiohttp.http.HttpResponseParser
+
+
 class Reference:
     """aiohttp's parser as `Lane` sets it up. What it reads without complaint, and keeps the connection for."""
 
-    def __init__(
-        self, parser: Callable[..., aiohttp.http.HttpResponseParser] = aiohttp.http.HttpResponseParser
-    ) -> None:
+    def __init__(self, parser: Callable[..., aiohttp.http.HttpResponseParser]) -> None:
         self._parser = parser
         self._loop = asyncio.new_event_loop()
         self._protocol = Mock()
@@ -157,7 +165,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the random numbers (default: 1)")
     given = parser.parse_args()
     began, half = time.monotonic(), given.count // 2
-    reference = Reference()
+    reference = Reference(parser_in_c())
     found = [compare(half, given.seed, reference, Recogniser())]
     if found[0].wrong is None:
         found.append(compare_servers(given.count - half, given.seed, reference))

@@ -17,7 +17,7 @@ from dispatchkit.core.transport import recognise as module
 from dispatchkit.core.transport import shape as shape_module
 from dispatchkit.core.transport.recognise import PlainHeaders, Recogniser
 from dispatchkit.core.transport.shape import FIRST, Shape
-from tests.core.transport.compare import Recognises, Reference, compare, compare_servers
+from tests.core.transport.compare import Recognises, Reference, compare, compare_servers, parser_in_c
 from tests.core.transport.servers import LEARNED_AFTER, PLAIN, steady
 from tests.wire import http
 
@@ -26,7 +26,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type:\t a/b; c=d \r\nX-Empty:\r
 
 @pytest.fixture
 def reference() -> Iterator[Reference]:
-    made = Reference()
+    made = Reference(parser_in_c())
     yield made
     made.close()
 
