@@ -104,7 +104,7 @@ def test_resume_after_kill_launches_once(played: Played, ledger: Path, provider:
         child.wait(20)
     played.sandbox.latency = 0
     [seen] = objects(run("ledger", "show", ledger, "--json"))
-    assert (seen["state"], seen["counts"]["sending"], seen["holders"]) == ("to be resumed", 3, [])
+    assert (seen["state"], seen["counts"]["sending"], seen["holders"]) == ("unfinished", 3, [])
     result = resume(ledger)
     assert result.code == 0, result
     assert counts(result.out)["done"] == 90

@@ -234,6 +234,24 @@ def test_resume_launches_nothing_twice(played: Played, line: str) -> None:
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 
+def test_views_leave_out_repeats(played: Played, tmp_path: Path) -> None:
+    assert start(played, "1-4", "--run", "a", "--concurrency", 1, "--max-launches", 2).code == 1
+    assert start(played, "3").code == 0
+    report = tmp_path / "report.html"
+    _newest, oldest = run("ledger", "list").out.splitlines()[1:]
+    assert oldest.startswith("a ") and " unfinished " in oldest
+    assert run("ledger", "report", "a", "-o", report).code == 0
+    text = report.read_text()
+    assert "<dd>1 that other runs launched, or launch now</dd>" in text and "A resume launches 1 target:" in text
+    assert "A resume of the run launches 1 of these, too." in run("ledger", "failures", "a", "--csv").err
+    assert start(played, "4").code == 0
+    assert " unfinished " in run("ledger", "list").out  # to look up each target takes too long for a list
+    assert run("ledger", "report", "a", "-o", report, "--force").code == 0
+    text = report.read_text()
+    assert "<dd>over</dd>" in text and "is not over" not in text and "Nothing is left to do." in text
+    assert run("ledger", "failures", "a", "--csv").err == ""
+
+
 def test_rest_leaves_out_repeats(played: Played) -> None:
     first = ("1-4", "--run", "a", "--concurrency", 1)
     assert start(played, *first, "--max-launches", 2).code == 1

@@ -21,6 +21,7 @@ from dispatchkit.cli.text import escape_control, redact_urls
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, take_snapshot
 from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.core.clock import SYSTEM
+from dispatchkit.ledger.run_snapshot import with_taken_over
 from dispatchkit.ledger.series import LATENCY_BOUNDS, Bucket, percentile
 from dispatchkit.ledger.store import Target, TargetRow
 from dispatchkit.plots import regular
@@ -151,7 +152,7 @@ async def make_report(
         tally.add(page)
         if targets is not None and lines is not None:
             targets.write(lines.of(page))
-    snapshot = await take_snapshot(ledger, await ledger.run(run.name))
+    snapshot = await with_taken_over(ledger, await take_snapshot(ledger, await ledger.run(run.name)))
     if ledger.is_shared:
         paused = [account.until for account in await ledger.paused_accounts() if run.number in _numbers(account.runs)]
         snapshot = attrs.evolve(snapshot, paused_until=max(paused, default=None))
