@@ -152,11 +152,11 @@ async def make_report(
         tally.add(page)
         if targets is not None and lines is not None:
             targets.write(lines.of(page))
+    buckets, now = await ledger.series(run.name), SYSTEM.now()
     snapshot = await with_taken_over(ledger, await take_snapshot(ledger, await ledger.run(run.name)))
     if ledger.is_shared:
         paused = [account.until for account in await ledger.paused_accounts() if run.number in _numbers(account.runs)]
         snapshot = attrs.evolve(snapshot, paused_until=max(paused, default=None))
-    buckets, now = await ledger.series(run.name), SYSTEM.now()
     latency = [sum(slot) for slot in zip(*(bucket.latency for bucket in buckets), strict=True)]
     latency = latency or [0] * (len(LATENCY_BOUNDS) + 1)
     first, last = await store.times(run.number)

@@ -88,7 +88,11 @@ def as_page(report: RunReport, *, targets_file: str | None = None) -> str:
     so_far = _("So far, at {time} UTC: the run is not over.").format(time=made_at) if not over else ""
     made = _("Made at {time} UTC by dispatchkit {version}.").format(time=made_at, version=dispatchkit.__version__)
     until = report.made_at if report.snapshot.holders else None
-    charts = [draw(report.series, until=until) for draw in (outcomes_over_time, rate_over_time, latency_over_time)]
+    charts = [
+        outcomes_over_time(report.series, until=until, counts=report.snapshot.counts),
+        rate_over_time(report.series, until=until),
+        latency_over_time(report.series, until=until),
+    ]
     parts = [
         f"<header><h1>{_text(title)}</h1>",
         f"<p><strong>{_text(so_far)}</strong></p>" if so_far else "",
