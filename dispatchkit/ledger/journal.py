@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["LedgerJournal"]
 
 logger = logging.getLogger("dispatchkit.ledger")
+_repeats_logger = logging.getLogger("dispatchkit.repeats")
+"""Not a child of `logger`: the command line shows those warnings, and tells of repeats before its question."""
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -205,7 +207,7 @@ class LedgerJournal(Journal):
         self._left_out_count = sum(len(self._left_out.add_new(repeat.indexes)) for repeat in repeats)
         if repeats:
             log(
-                logger,
+                _repeats_logger,
                 logging.WARNING,
                 "targets of the run %r are left out, since other runs have launched them, or launch them now: %s",
                 run.name,

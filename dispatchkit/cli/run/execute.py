@@ -101,8 +101,13 @@ def execute(
         with exit_on_user_error():  # of what was left out, none is in the canary
             check_canary(bounds, command, len(targets))
     description = _describe(options, spec, targets, host, known=known, ledger_ref=ledger_ref, bounds=bounds)
+    left_out = ()
+    if known.taken_over.count and ledger_ref is not None:
+        left_out = load("dispatchkit.cli.run.taken_over:describe_taken_over")(known.taken_over, ledger_ref)
     if is_asked_for:
-        ask(description, more=state)
+        ask(description.with_rows(left_out), more=state)
+    else:
+        description = description.with_rows(left_out)  # for the report at the end
     decisions = Decisions()
     if ledger_ref is not None:
         decisions = decide(known.hindrances, options, ledger_ref)
@@ -128,6 +133,7 @@ def execute(
         notifier=notifier,
         repeat_window=repeat_window,
         compared=known.compared,
+        told_left_out=known.taken_over.count,
     )
 
 
@@ -175,8 +181,6 @@ def _describe(
     if known.left is not None:
         bounds = canary_ahead(bounds, known.counts, known.canary)
     more = (*describe_guards(bounds, spec.noun), *describe_earlier(known.earlier, options.again, ledger_ref))
-    if known.taken_over.count:
-        more += load("dispatchkit.cli.run.taken_over:describe_taken_over")(known.taken_over)
     description = describe(options, spec, targets, host, more=more)
     if known.left is None or ledger_ref is None:
         return description

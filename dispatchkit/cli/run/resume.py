@@ -102,9 +102,11 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
         text = _("Run {name} was stopped. This command lets it launch again.")
         write(sys.stderr, text.format(name=escape_control(repr(run.name))) + "\n")
     description = _describe(options, snapshot, settings, left, command, bounds=bounds)
-    description = attrs.evolve(description, details=(*description.details, *describe_taken_over(taken_over)))
-    if not options.yes:
-        ask(description)
+    left_out = describe_taken_over(taken_over, ledger_ref)
+    if options.yes:
+        description = description.with_rows(left_out)  # for the report at the end
+    else:
+        ask(description.with_rows(left_out))
     decisions = decide(hindering, options, ledger_ref)
     with exit_on_user_error():
         failures_file = None if options.failures is None else FailuresFile(options.failures)
@@ -124,7 +126,15 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
         reporter.planned = True
         with reporter:
             report, interrupted = run_loop(
-                _resume(client, ledger_ref, decisions, reporter=reporter, guards=bounds, failures_file=failures_file)
+                _resume(
+                    client,
+                    ledger_ref,
+                    decisions,
+                    reporter=reporter,
+                    guards=bounds,
+                    failures_file=failures_file,
+                    told_left_out=taken_over.count,
+                )
             )
     raise typer.Exit(reporter.summary(report, interrupted=interrupted))
 
@@ -231,9 +241,10 @@ async def _resume(
     reporter: Reporter,
     guards: Guards,
     failures_file: FailuresFile | None,
+    told_left_out: int,
 ) -> tuple[Report, bool]:
     async with ledger_ref.open() as ledger, client:
-        ledger_run = LedgerRun(ledger, ledger_ref, decisions, resumes=True)
+        ledger_run = LedgerRun(ledger, ledger_ref, decisions, resumes=True, told_left_out=told_left_out)
         return await drive_with_ledger(
             client,
             None,
