@@ -42,8 +42,8 @@ def outcomes_over_time(
 ) -> str:
     """The number of outcomes so far, one line for each state that occurred.
 
-    An outcome that a resume replaced stays in its line, see `Bucket`. With ``counts``, read after the buckets, the label
-    of such a line says how many are left.
+    An outcome that a resume replaced stays in its line, see `Bucket`. With ``counts``, which were read after the
+    buckets, the label of such a line says how many are left.
     """
     points = regular(buckets, until=until)
     title = "Outcomes over time"

@@ -265,16 +265,19 @@ def test_views_leave_out_repeats(played: Played, tmp_path: Path) -> None:
     assert start(played, "3").code == 0
     report = tmp_path / "report.html"
     _newest, oldest = run("ledger", "list").out.splitlines()[1:]
-    assert oldest.startswith("a ") and " unfinished " in oldest
+    assert oldest.split()[:2] == ["a", "unfinished"]
     assert run("ledger", "report", "a", "-o", report).code == 0
     text = report.read_text()
-    assert "<dd>1 that other runs launched, or launch now</dd>" in text and "A resume launches 1 target:" in text
+    assert "<dd>1 that other runs launched, or launch now</dd>" in text
+    assert "A resume launches 1 target:" in text
     assert "A resume of the run launches 1 of these, too." in run("ledger", "failures", "a", "--csv").err
     assert start(played, "4").code == 0
     assert " unfinished " in run("ledger", "list").out  # to look up each target takes too long for a list
     assert run("ledger", "report", "a", "-o", report, "--force").code == 0
     text = report.read_text()
-    assert "<dd>over</dd>" in text and "is not over" not in text and "Nothing is left to do." in text
+    assert "<dd>over</dd>" in text
+    assert "is not over" not in text
+    assert "Nothing is left to do." in text
     assert run("ledger", "failures", "a", "--csv").err == ""
 
 

@@ -30,7 +30,7 @@ from dispatchkit.cli.settings import canary_ahead, check_canary, client_settings
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.cli.translate import N_, _, ngettext
 from dispatchkit.cli.views.ledger import unknown_for_good
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, take_snapshot
+from dispatchkit.cli.views.snapshot import RunSnapshot, notify_remark, resolve_run, resume_line, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
@@ -101,12 +101,14 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
     if run.stopped:
         text = _("Run {name} was stopped. This command lets it launch again.")
         write(sys.stderr, text.format(name=escape_control(repr(run.name))) + "\n")
+    if remark := notify_remark(ledger_ref, run):
+        write(sys.stderr, f"{remark}\n")
     description = _describe(options, snapshot, settings, left, command, bounds=bounds)
-    left_out = describe_taken_over(taken_over, ledger_ref)
+    whole = description.with_rows(describe_taken_over(taken_over, ledger_ref))
     if options.yes:
-        description = description.with_rows(left_out)  # for the report at the end
+        description = whole  # for the report at the end
     else:
-        ask(description.with_rows(left_out))
+        ask(whole)
     decisions = decide(hindering, options, ledger_ref)
     with exit_on_user_error():
         failures_file = None if options.failures is None else FailuresFile(options.failures)
@@ -291,5 +293,8 @@ def stop(options: StopRunOptions) -> None:
                 message = run_stop.interrupted(_)
             write(sys.stderr, f"{message}\n")
             raise typer.Exit(130) from None
-    resume = escape_control(resume_line(ledger_ref, run_stop.snapshot.run))
+    run = run_stop.snapshot.run
+    resume = escape_control(resume_line(ledger_ref, run))
     write(sys.stdout, f"{run_stop.confirmed(_)}\n" + _("To resume it: {line}").format(line=resume) + "\n")
+    if remark := notify_remark(ledger_ref, run):
+        write(sys.stdout, f"{remark}\n")

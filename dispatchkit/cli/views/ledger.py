@@ -24,7 +24,7 @@ from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.output.tables import Form, Rows, form_of
 from dispatchkit.cli.text import escape_control, state_word, utc, write
 from dispatchkit.cli.translate import N_, _, ngettext
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, silence, take_snapshot
+from dispatchkit.cli.views.snapshot import RunSnapshot, notify_remark, resolve_run, resume_line, silence, take_snapshot
 from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
@@ -187,6 +187,8 @@ def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
         lines.append((_("paused until"), until))
     if snapshot.left and not snapshot.holders and run.plan_complete:
         lines.append((_("to resume"), resume_line(ledger_ref, run)))
+        if remark := notify_remark(ledger_ref, run):
+            lines.append((_("notify"), remark))
     width = max(_LABEL_WIDTH, *(len(name) for name, _value in lines))
     return "\n".join(f"{escape_control(name):{width}}  {escape_control(value)}" for name, value in lines)
 

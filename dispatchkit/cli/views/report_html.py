@@ -251,6 +251,7 @@ def _next(report: RunReport, targets_file: str | None) -> str:
         parts.append(_paragraph(_("The plan is not complete. Run the command that launched it again.")))
     elif report.resume is not None:
         parts.append(f"{_paragraph(_of_a_resume(report.snapshot))}{_line(report.resume)}")
+        parts.append(_paragraph(report.resume_remark) if report.resume_remark else "")
     else:
         parts.append(_paragraph(_("Nothing is left to do.")) if not counts.unknown_for_good else "")
     if counts.unknown_for_good:
