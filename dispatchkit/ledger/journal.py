@@ -33,7 +33,7 @@ from dispatchkit.errors import (
     State,
 )
 from dispatchkit.ledger.codec import decode, decode_at_once, is_intact
-from dispatchkit.ledger.contents import load_files, unique_length
+from dispatchkit.ledger.contents import load_files, needs_contents, unique_length
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
 from dispatchkit.ledger.plan import begin, check_repeats, find_repeats, name_repeats, plan
@@ -108,6 +108,7 @@ class LedgerJournal(Journal):
         self._left_out = IdSet()
         """The indexes of targets that other runs took over."""
         self._left_out_count = 0
+        self._contents_pruned: datetime | None = None
         self._since_of: dict[int, datetime] = {}
         """`Claim.since` of targets in flight: of their first claim, as their `sending` row has it."""
 
@@ -247,6 +248,7 @@ class LedgerJournal(Journal):
         self._store = await self._open_store()
         run = await begin(self._store, self._name, self._settings, planned=planned, resumes=self._resumes)
         self._run = run.number
+        self._contents_pruned = run.contents_pruned
         return run
 
     async def _summary(self) -> PlanSummary:
@@ -314,7 +316,7 @@ class LedgerJournal(Journal):
             command = decode_at_once(row.command)
             if command is None:
                 text = await load_files(row.command, partial(self._store.read_file, self._run))
-                command = _damaged(row) if text is None else await asyncio.to_thread(decode, text)
+                command = self._lost(row) if text is None else await asyncio.to_thread(decode, text)
         return self._work_item(command, chunk, row, acting_until)
 
     async def _more(self) -> bool:
@@ -367,10 +369,25 @@ class LedgerJournal(Journal):
         self._limit = max(1, min(_PAGE_ROWS, _PAGE_TEXT // average))
         for row in rows:
             if not is_intact(row.command, row.key):
+                if self._contents_pruned is not None and needs_contents(row.command):
+                    raise LedgerError(
+                        f"the contents of the run {self._name!r} were pruned at {self._contents_pruned:%Y-%m-%d %H:%M} "
+                        "UTC, so what is left of it cannot be launched. Launch it with its contents as another run"
+                    )
                 raise LedgerError(
                     f"the command {row.index} of the run {self._name!r} is not what was planned. The ledger is "
                     "damaged: restore it from a copy"
                 )
+
+    def _lost(self, row: Unsettled) -> Command[Never, object]:
+        """What stands for a command whose file is missing or damaged: it is not sent, and the others are."""
+        text = "a file of the command is missing or damaged in the ledger, so it was not sent now: restore the ledger "
+        error = LedgerError(
+            f"{text}from a copy"
+            if self._contents_pruned is None
+            else "the files of the run were pruned, so the command was not sent. Launch it with its file in another run"
+        )
+        return InvalidCommand(error, number=decode(row.command, partial=True).target)
 
     def _work_item(
         self, command: Command[Never, object], chunk: Chunk, row: Unsettled, acting_until: float
@@ -455,15 +472,6 @@ class LedgerJournal(Journal):
             self._reading.cancel()
             await asyncio.wait([self._reading])
         await self._holding.release(timeout=timeout)
-
-
-def _damaged(row: Unsettled) -> Command[Never, object]:
-    """What stands for a command whose file is missing or damaged: it is not sent, and the others are."""
-    error = LedgerError(
-        "a file of the command is missing or damaged in the ledger, so it was not sent now: restore the ledger from a "
-        "copy"
-    )
-    return InvalidCommand(error, number=decode(row.command, partial=True).target)
 
 
 def _finished(target: Target) -> FinishedTarget:

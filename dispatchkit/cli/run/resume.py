@@ -27,13 +27,14 @@ from dispatchkit.cli.run.spec import describe_host
 from dispatchkit.cli.run.taken_over import describe_taken_over, nothing_left
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.settings import canary_ahead, check_canary, client_settings, describe_guards, guards
-from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.text import counted, escape_control, utc, write
 from dispatchkit.cli.translate import N_, _, ngettext
 from dispatchkit.cli.views.ledger import unknown_for_good
 from dispatchkit.cli.views.snapshot import RunSnapshot, notify_remark, resolve_run, resume_line, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.contents import needs_contents
 from dispatchkit.ledger.run_snapshot import RunStop, TakenOver, find_taken_over, nothing_to_stop, stop_run
 from dispatchkit.providers import connect_run, parse_settings, provider_of
 
@@ -202,7 +203,15 @@ async def _inspect(
         async for target in ledger.targets(run.name, states=states):
             if target.index in taken_over.indexes:
                 continue
-            decoded = decode(target.command, partial=run.contents_pruned is None)  # its files are not read yet
+            if run.contents_pruned is not None and not target.is_final and needs_contents(target.command):
+                raise ValueError(
+                    _(
+                        "the contents of run {name!r} were pruned at {time} UTC, so it cannot be resumed: nothing was "
+                        "sent. Launch what is left as a new run, with its contents, and --from the file that this "
+                        "writes: {line}"
+                    ).format(name=run.name, time=utc(run.contents_pruned), line=ledger_ref.failures(run.name))
+                )
+            decoded = decode(target.command, partial=True)  # its files are not read yet
             command = command or decoded
             if snapshot.left > _LISTED:
                 break
