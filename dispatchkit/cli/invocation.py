@@ -45,6 +45,7 @@ class PlanOptions:
     """The arguments between ``plan`` and the launch on the command line."""
 
     ledger: str = field(repr=False)
+    """Empty if it is missing, as is ``run``. The launch says so: it knows the whole line to type next."""
     run: str
     from_: str | None
     chunk_size: int
@@ -118,6 +119,11 @@ class Invocation:
             if name not in dropped
         ]
         return command_line(*chain.from_iterable(words for _, words in _without_past_hours(kept)), *more)
+
+    def first(self, name: str, *words: str) -> str:
+        """The same command line, with a parameter right behind its first command."""
+        kept = [word for word in self.words if word[0] != name]
+        return Invocation((*kept[:1], (name, words), *kept[1:])).again()
 
 
 def refuse_swallowed(context: typer.Context) -> None:
