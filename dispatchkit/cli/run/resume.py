@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Never, TypeVar
 import attrs
 import typer
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.profile import with_profile
@@ -55,11 +56,13 @@ _LISTED = 10_000
 
 
 def resume_run(options: ResumeOptions) -> None:
-    """Check everything, ask, resume, report.
+    """Check everything, then show what would be launched, or ask, resume and report.
 
     Raises:
         typer.Exit: Always, with the exit status.
     """
+    if options.dry_run:
+        _resume_run(options, None)
     with exit_on_user_error():
         notifier = notifier_of(options)
     with refusal_told(notifier, options.run), with_log(options.log_file):
@@ -70,6 +73,8 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
     with exit_on_user_error():
         ledger_ref = _ledger_ref(options)
         guards(options)
+        if options.dry_run and options.json:
+            raise ValueError(_("--dry-run shows what would be launched, not outcomes: it does not go with --json"))
         snapshot, taken_over, hindering, left, command = run_loop(_inspect(ledger_ref))
         ledger_ref = attrs.evolve(ledger_ref, run=snapshot.run.name)
         run = snapshot.run
@@ -98,14 +103,17 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
             write(sys.stderr if options.json else sys.stdout, f"{message}\n")
             raise typer.Exit(3 if kept else 0)
         check_canary(bounds, command, run.total)
+        _check_host(options, run)
+        description = _describe(options, snapshot, settings, left, command, bounds=bounds)
+        whole = description.with_rows(describe_taken_over(taken_over, ledger_ref))
+        if options.dry_run:
+            raise _shown(whole, snapshot, noun)
         client = _connect(options, run)
     if run.stopped:
         text = _("Run {name} was stopped. This command lets it launch again.")
         write(sys.stderr, text.format(name=escape_control(repr(run.name))) + "\n")
     if remark := notify_remark(ledger_ref, run):
         write(sys.stderr, f"{remark}\n")
-    description = _describe(options, snapshot, settings, left, command, bounds=bounds)
-    whole = description.with_rows(describe_taken_over(taken_over, ledger_ref))
     if options.yes:
         description = whole  # for the report at the end
     else:
@@ -140,6 +148,14 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
                 )
             )
     raise typer.Exit(reporter.summary(report, interrupted=interrupted))
+
+
+def _shown(description: Description, snapshot: RunSnapshot, noun: tuple[str, str]) -> typer.Exit:
+    """Show what a resume would do. Another process may work on the run meanwhile, so its state is part of it."""
+    text = _("A resume settles or launches {targets}. Nothing was sent.").format(targets=counted(snapshot.left, *noun))
+    description = description.with_rows([(_("state"), _(snapshot.state))])
+    write(sys.stdout, fitted(sys.stdout, f"{description}\n{text}\n"))
+    return typer.Exit(0)
 
 
 def _ledger_ref(options: ResumeOptions) -> LedgerRef:
@@ -222,7 +238,12 @@ async def _inspect(
         return snapshot, taken_over, await hindrances(ledger, run.name), listed or None, command
 
 
-def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
+def _check_host(options: ResumeOptions, run: Run) -> None:
+    """Check that the token is that of the run's host.
+
+    Raises:
+        ValueError: The profile or the environment names another host.
+    """
     settings = parse_settings(run.settings)
     provider, host = provider_of(settings), settings.get("base_url", "")
     profile = options.invocation.profile
@@ -232,7 +253,6 @@ def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
                 host=host, name=profile.name
             )
         )
-    key = token(options, provider.token_variable)
     own_url = os.environ.get(provider.url_variable) if provider.url_variable else None
     if own_url and own_url.rstrip("/") != host.rstrip("/"):
         # The token is most likely that host's, and must not be sent to another.
@@ -241,6 +261,10 @@ def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
                 host=host, variable=provider.url_variable
             )
         )
+
+
+def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
+    key = token(options, provider_of(parse_settings(run.settings)).token_variable)
     return connect_run(run, token=key, **client_settings(options))
 
 
