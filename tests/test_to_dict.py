@@ -478,6 +478,15 @@ def test_empty_list_is_counted() -> None:
     assert NotSentError("no").to_dict(flat=True)["attempts"] == 0
 
 
+@pytest.mark.parametrize(("window", "shown"), [(None, None), (60.0, 60.0), (1e9, "always")])
+def test_longest_window_is_always(window: float | None, shown: object) -> None:
+    run = attrs.evolve(RUN, repeat_window=window)
+    assert run.to_dict()["repeat_window"] == shown
+    snapshot = RunSnapshot(run, Counts(), [])
+    fits(snapshot.to_dict(), "RunSnapshot")
+    fits(snapshot.to_dict(flat=True), "RunSnapshotRow")
+
+
 @pytest.mark.parametrize(
     ("settings", "shown"),
     [

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dispatchkit.profiles import Profile
 
-__all__ = ["PLACEHOLDER", "RESUMED", "Invocation", "PlanOptions", "command_line", "refuse_swallowed"]
+__all__ = ["RESUMED", "Invocation", "PlanOptions", "command_line", "refuse_swallowed"]
 
 _Word: TypeAlias = tuple[str, tuple[str, ...]]
 
@@ -30,9 +30,9 @@ RESUMED = (
 """The options of a launch that a resume of its run takes too."""
 _IN_THE_RUN = frozenset({"profile", "account", "insecure"})
 """Options that the columns of a run tell."""
+_SECRET = frozenset({"notify"})
+"""Options whose values may hold a secret. A ledger has other readers, so it keeps only that they were given."""
 _FILES = frozenset({"token_file", "ca_file", "client_cert", "client_key", "log_file"})
-PLACEHOLDER = "COMMAND"
-"""Stands for the command of ``--notify``. It may hold a secret, and a ledger or a report has other readers."""
 
 
 def command_line(*words: str) -> str:
@@ -45,6 +45,7 @@ class PlanOptions:
     """The arguments between ``plan`` and the launch on the command line."""
 
     ledger: str = field(repr=False)
+    """Empty if it is missing, as is ``run``. The launch says so: it knows the whole line to type next."""
     run: str
     from_: str | None
     chunk_size: int
@@ -82,7 +83,7 @@ class Invocation:
     def to_keep(self) -> str | None:
         """The options that a run keeps for the line that resumes it, as JSON; None without any."""
         kept = {
-            name: [_from_anywhere(name, word) for word in words]
+            name: [_from_anywhere(name, word) for word in (words[:1] if name in _SECRET else words)]
             for name, words in self.words
             if name in RESUMED and name not in _IN_THE_RUN
         }
@@ -94,8 +95,16 @@ class Invocation:
         Hours that are past are left out: they would be refused.
         """
         typed = [(name, words) for name, words in self.words if name in RESUMED]
-        others = [(name, (*words,)) for name, words in _read_kept(kept).items() if not self.given(name)]
+        others = [
+            (name, (*words,))
+            for name, words in _read_kept(kept).items()
+            if name not in _SECRET and not self.given(name)
+        ]
         return [*chain.from_iterable(words for _, words in _without_past_hours([*typed, *others]))]
+
+    def lacks_notify(self, kept: str | None) -> bool:
+        """Whether a run was launched with ``--notify``, and this command line has none."""
+        return "notify" in _read_kept(kept) and not self.given("notify")
 
     def again(self, *more: str, without: Iterable[str] = (), instead: Mapping[str, str] | None = None) -> str:
         """The same command line, without some parameters, with other values, and with more words at its end.
@@ -110,6 +119,11 @@ class Invocation:
             if name not in dropped
         ]
         return command_line(*chain.from_iterable(words for _, words in _without_past_hours(kept)), *more)
+
+    def first(self, name: str, *words: str) -> str:
+        """The same command line, with a parameter right behind its first command."""
+        kept = [word for word in self.words if word[0] != name]
+        return Invocation((*kept[:1], (name, words), *kept[1:])).again()
 
 
 def refuse_swallowed(context: typer.Context) -> None:
@@ -147,8 +161,6 @@ def _from_anywhere(name: str, word: str) -> str:
     """A word as another process may type it, in another folder."""
     if word.startswith("--"):
         return word
-    if name == "notify":
-        return PLACEHOLDER
     return str(Path(word).absolute()) if name in _FILES and word != "-" else word
 
 

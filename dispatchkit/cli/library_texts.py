@@ -32,7 +32,7 @@ N_("plan not complete")
 N_("running")
 N_("stopped")
 N_("stopping")
-N_("to be resumed")
+N_("unfinished")
 
 # The states of a target.
 N_("done")

@@ -40,6 +40,7 @@ from dispatchkit.cli.parameters.guards import (
     NotAfter,
     NotBefore,
     RepeatWindow,
+    ResumeDryRun,
     SkipUnlaunchable,
     StopAfterFailures,
     Yes,
@@ -205,6 +206,7 @@ class ResumeOptions(ActingOptions):
 
     where: LedgerArgument = field(default=None, repr=False)
     run: RunOfLedger = None
+    dry_run: ResumeDryRun = False
 
 
 def options_from(options: type[O]) -> Callable[[Callable[[O], None]], Callable[..., None]]:

@@ -33,6 +33,7 @@ __all__ = [
     "hash_of",
     "is_file_key",
     "load_files",
+    "needs_contents",
     "new_contents",
     "sorted_json",
     "unique_length",
@@ -136,6 +137,11 @@ def _hashes(text: str) -> Mapping[str, str]:
 
 def _file_names(text: str) -> list[str]:
     return [name for key, name in _hashes(text).items() if is_file_key(key)] if _MARK in text else []
+
+
+def needs_contents(text: str) -> bool:
+    """Whether a text is whole only with contents or files of the ledger."""
+    return _MARK in text and bool(_hashes(text))
 
 
 def files_of(text: str) -> dict[str, File] | None:

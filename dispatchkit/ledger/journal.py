@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 __all__ = ["LedgerJournal"]
 
 logger = logging.getLogger("dispatchkit.ledger")
+_repeats_logger = logging.getLogger("dispatchkit.repeats")
+"""Not a child of `logger`: the command line shows those warnings, and tells of repeats before its question."""
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -104,6 +106,7 @@ class LedgerJournal(Journal):
         self._left_out = IdSet()
         """The indexes of targets that other runs took over."""
         self._left_out_count = 0
+        self._contents_pruned: datetime | None = None
         self._since_of: dict[int, datetime] = {}
         """`Claim.since` of targets in flight: of their first claim, as their `sending` row has it."""
 
@@ -205,7 +208,7 @@ class LedgerJournal(Journal):
         if repeats:
             self._pages.left_out = self._left_out
             log(
-                logger,
+                _repeats_logger,
                 logging.WARNING,
                 "targets of the run %r are left out, since other runs have launched them, or launch them now: %s",
                 run.name,
@@ -245,6 +248,7 @@ class LedgerJournal(Journal):
         self._store = await self._open_store()
         run = await begin(self._store, self._name, self._settings, planned=planned, resumes=self._resumes)
         self._run = run.number
+        self._contents_pruned = run.contents_pruned
         return run
 
     async def _summary(self) -> PlanSummary:
@@ -298,8 +302,18 @@ class LedgerJournal(Journal):
             command = decode_at_once(row.command)
             if command is None:
                 text = await load_files(row.command, partial(self._store.read_file, self._run))
-                command = _damaged(row) if text is None else await asyncio.to_thread(decode, text)
+                command = self._lost(row) if text is None else await asyncio.to_thread(decode, text)
         return self._work_item(command, chunk, row, acting_until)
+
+    def _lost(self, row: Unsettled) -> Command[Never, object]:
+        """What stands for a command whose file is missing or damaged: it is not sent, and the others are."""
+        text = "a file of the command is missing or damaged in the ledger, so it was not sent now: restore the ledger "
+        error = LedgerError(
+            f"{text}from a copy"
+            if self._contents_pruned is None
+            else "the files of the run were pruned, so the command was not sent. Launch it with its file in another run"
+        )
+        return InvalidCommand(error, number=decode(row.command, partial=True).target)
 
     def _work_item(
         self, command: Command[Never, object], chunk: Chunk, row: Unsettled, acting_until: float
@@ -385,13 +399,6 @@ class LedgerJournal(Journal):
         await self._holding.release(timeout=timeout)
 
 
-def _damaged(row: Unsettled) -> Command[Never, object]:
-    """What stands for a command whose file is missing or damaged: it is not sent, and the others are."""
-    error = LedgerError(
-        "a file of the command is missing or damaged in the ledger, so it was not sent now: restore the ledger from a "
-        "copy"
-    )
-    return InvalidCommand(error, number=decode(row.command, partial=True).target)
 
 
 async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary | BaseException:

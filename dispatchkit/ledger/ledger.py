@@ -26,6 +26,7 @@ from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
 from dispatchkit.ledger.opening import Opening, make_store
 from dispatchkit.ledger.pauses import PausedAccount, find_paused_accounts, paused_until
+from dispatchkit.ledger.plan import no_such_run
 from dispatchkit.ledger.prune import prune_runs
 from dispatchkit.ledger.run import Counts, Run
 from dispatchkit.ledger.series import Bucket
@@ -152,12 +153,7 @@ class Ledger(AsyncOnly):
         store = await self._open_store()
         run = await store.run(name)
         if run is None:
-            names = [repr(other.name) for other in await store.runs()]
-            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            raise LedgerError(
-                f"the ledger holds no run {name!r}; "
-                + (f"it holds {', '.join(names[:10])}{more}" if names else "it holds none")
-            )
+            raise no_such_run(name, await store.runs())
         return run
 
     async def counts(self, name: str) -> Counts:

@@ -11,7 +11,7 @@ from dispatchkit.core.clock import Clock
 from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.chunk import Chunk
-from dispatchkit.ledger.contents import unique_length
+from dispatchkit.ledger.contents import needs_contents, unique_length
 from dispatchkit.ledger.hold import Hold
 from dispatchkit.ledger.keys import is_intact
 from dispatchkit.ledger.run import Run
@@ -122,6 +122,12 @@ class Pages:
         self._limit = max(1, min(_PAGE_ROWS, _PAGE_TEXT // average))
         for row in rows:
             if not is_intact(row.command, row.key):
+                pruned = self._run.contents_pruned
+                if pruned is not None and needs_contents(row.command):
+                    raise LedgerError(
+                        f"the contents of the run {self._run.name!r} were pruned at {pruned:%Y-%m-%d %H:%M} UTC, so "
+                        "what is left of it cannot be launched. Launch it with its contents as another run"
+                    )
                 raise LedgerError(
                     f"the command {row.index} of the run {self._run.name!r} is not what was planned. The ledger is "
                     "damaged: restore it from a copy"

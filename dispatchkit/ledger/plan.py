@@ -30,13 +30,13 @@ from dispatchkit.providers import parse_settings
 if TYPE_CHECKING:
     from dispatchkit.core.call.context import RunSettings
 
-__all__ = ["begin", "check_repeats", "digests", "find_repeats", "name_repeats", "name_targets", "plan"]
+__all__ = ["begin", "check_repeats", "digests", "find_repeats", "name_repeats", "name_targets", "no_such_run", "plan"]
 
 R = TypeVar("R")
 W = TypeVar("W")
 
 _MAX_NAMED = 5
-"""Maximum number of other runs that an error names."""
+"""Maximum number of runs that an error names."""
 _PLAN_ROWS, _PLAN_TEXT = 50_000, 8_000_000
 """Maximum rows and characters per transaction. Fewer transactions write fewer pages twice."""
 _TURN = 256
@@ -76,7 +76,7 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
     if planned:
         run = await store.run(name)
         if run is None:
-            raise LedgerError(f"the ledger holds no run {name!r}")
+            raise no_such_run(name, await store.runs())
         if not run.plan_complete:
             raise LedgerError(
                 f"the plan of the run {name!r} is incomplete: run the same again, with its commands, to complete it"
@@ -90,6 +90,13 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
         raise LedgerError(f"the run {name!r} was planned with other settings ({others}): use another run name")
     await _check_account(store, run, plan)
     return run
+
+
+def no_such_run(name: str, runs: Sequence[Run]) -> LedgerError:
+    """The error for a run that does not exist, with the latest ones that do."""
+    named = ", ".join(repr(run.name) for run in runs[:_MAX_NAMED]) or "none"
+    more = f" and {len(runs) - _MAX_NAMED:,} more" if len(runs) > _MAX_NAMED else ""
+    return LedgerError(f"the ledger holds no run {name!r}; it holds {named}{more}")
 
 
 def _user() -> str | None:

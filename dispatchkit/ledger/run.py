@@ -9,6 +9,7 @@ from typing import cast
 import attrs
 
 from dispatchkit.core.reprs import RichRepr, describe
+from dispatchkit.core.validators import MAX_SECONDS
 from dispatchkit.redaction import redact_urls
 from dispatchkit.values import HIDDEN, SHOWN, Value, shown_as
 
@@ -49,6 +50,10 @@ class RunPlan:
     launch_options: str | None = None
 
 
+def _window(seconds: float | None) -> float | str | None:
+    return "always" if seconds is not None and seconds >= MAX_SECONDS else seconds
+
+
 @attrs.frozen(repr=False)
 class Run(Value):
     """A run of the ledger.
@@ -82,8 +87,8 @@ class Run(Value):
     """Whether the database was restored, copied or failed over since the plan: planned targets may be launched."""
     stops: int = 0
     """Number of stops."""
-    repeat_window: float | None = None
-    """Seconds within which no other run may have launched one of its targets."""
+    repeat_window: float | None = attrs.field(default=None, metadata=shown_as("repeat_window", _window))
+    """Seconds within which no other run may have launched one of its targets. The longest one, 1e9, means always."""
     canary: int | None = None
     """The number of targets that go first; see ``canary`` in `FanOutOptions`."""
     contents_pruned: datetime | None = None
@@ -109,7 +114,7 @@ class Run(Value):
         yield "stopped", self.stopped, False
         yield "restored", self.restored, False
         yield "stops", self.stops, 0
-        yield "repeat_window", self.repeat_window, None
+        yield "repeat_window", _window(self.repeat_window), None
         yield "canary", self.canary, None
         yield "contents_pruned", self.contents_pruned, None
 

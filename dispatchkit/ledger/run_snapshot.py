@@ -32,6 +32,7 @@ __all__ = [
     "silence",
     "stop_run",
     "take_snapshot",
+    "with_taken_over",
 ]
 
 
@@ -47,17 +48,17 @@ class RunSnapshot(Value):
     paused_until: datetime | None = None
     """Until when the run's account is paused, where its ledger is shared."""
     launched_elsewhere: int = attrs.field(default=0, metadata=HIDDEN)
-    """Targets that are not final, and that a resume leaves out. See `find_taken_over`."""
+    """Targets that are not final, and that a resume leaves out. See `with_taken_over`; 0 if that was not looked up."""
 
     @property
     def left(self) -> int:
-        """Targets that a resume settles or launches."""
+        """Targets that are not final. A resume settles or launches them, unless another run took them over."""
         return self.counts.left - self.launched_elsewhere
 
     @property
     def over(self) -> bool:
         """Whether nothing more happens unless the run is resumed."""
-        return run_is_over(self.run, self.counts, is_held=bool(self.holders))
+        return self.state == "over" or run_is_over(self.run, self.counts, is_held=bool(self.holders))
 
     @property
     def can_stop(self) -> bool:
@@ -66,14 +67,14 @@ class RunSnapshot(Value):
 
     @property
     def state(self) -> str:
-        """The state of the run, in one or two words."""
+        """The state of the run, in one or two words. An unfinished run has targets that are `left`."""
         if self.run.stopped:
             return "stopping" if self.holders else "stopped"
         if self.holders:
             return "running"
         if not self.run.plan_complete:
             return "plan not complete"
-        return "to be resumed" if self.left else "over"
+        return "unfinished" if self.left else "over"
 
 
 async def take_snapshot(ledger: Ledger, run: Run) -> RunSnapshot:
@@ -113,6 +114,17 @@ async def find_taken_over(ledger: Ledger, run: Run, *, within: float | None = No
     indexes = IdSet()
     count = sum(len(indexes.add_new(repeat.indexes)) for repeat in repeats)
     return TakenOver(sorted(repeats, key=lambda repeat: repeat.latest, reverse=True), indexes, count)
+
+
+async def with_taken_over(ledger: Ledger, snapshot: RunSnapshot) -> RunSnapshot:
+    """The snapshot, without the targets that a resume leaves out. See `find_taken_over`.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    if not snapshot.left or snapshot.holders:
+        return snapshot
+    return attrs.evolve(snapshot, launched_elsewhere=(await find_taken_over(ledger, snapshot.run)).count)
 
 
 def silence(holder: Holder) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+from dispatchkit.ledger.run import Counts
 from dispatchkit.ledger.series import Bucket, percentile
 from dispatchkit.plots.points import regular
 from dispatchkit.plots.scale import Axis, duration, number, numbers, seconds, times
@@ -20,11 +21,11 @@ from dispatchkit.plots.svg import Frame, Line, chart, empty
 
 __all__ = ["latency_over_time", "outcomes_over_time", "rate_over_time"]
 
-_STATES: tuple[tuple[str, str, str, Callable[[Bucket], int]], ...] = (
-    ("done", "done", "", lambda bucket: bucket.done),
-    ("rejected", "rejected", "7 3", lambda bucket: bucket.rejected),
-    ("not sent", "not-sent", "2 3", lambda bucket: bucket.not_sent),
-    ("unknown", "unknown", "9 3 2 3", lambda bucket: bucket.unknown),
+_STATES: tuple[tuple[str, str, str, Callable[[Bucket | Counts], int]], ...] = (
+    ("done", "done", "", lambda counts: counts.done),
+    ("rejected", "rejected", "7 3", lambda counts: counts.rejected),
+    ("not sent", "not-sent", "2 3", lambda counts: counts.not_sent),
+    ("unknown", "unknown", "9 3 2 3", lambda counts: counts.unknown),
 )
 """Label, CSS class, dashes and number of each state."""
 _NONE = "No outcome yet."
@@ -37,15 +38,22 @@ def outcomes_over_time(
     ident: str = "outcomes",
     width: int = 720,
     height: int = 260,
+    counts: Counts | None = None,
 ) -> str:
     """The number of outcomes so far, one line for each state that occurred.
 
-    An outcome that a resume replaced stays in its line, see `Bucket`.
+    An outcome that a resume replaced stays in its line, see `Bucket`. With ``counts``, which were read after the
+    buckets, the label of such a line says how many are left.
     """
     points = regular(buckets, until=until)
     title = "Outcomes over time"
     totals = {label: sum(map(count, points)) for label, _, _, count in _STATES}
-    said = ", ".join(f"{total:,} {label}" for label, total in totals.items() if total or label == "done")
+    now = totals if counts is None else {label: read(counts) for label, _, _, read in _STATES}
+    said = ", ".join(
+        f"{total:,} {label}{f' (now {now[label]:,})' if now[label] < total else ''}"
+        for label, total in totals.items()
+        if total or label == "done"
+    )
     frame = Frame(ident, title, f"{_span(points)}{said}." if points else _NONE, width, height)
     if not points:
         return empty(frame, _NONE)
@@ -59,7 +67,8 @@ def outcomes_over_time(
             for bucket in points:
                 sum_so_far += count(bucket)
                 places.append((across.place(bucket.start.timestamp() + bucket.seconds), up.place(sum_so_far)))
-            lines.append(Line(f"{label} {number(totals[label])}", name, dashes, places))
+            left = f", now {number(now[label])}" if now[label] < totals[label] else ""
+            lines.append(Line(f"{label} {number(totals[label])}{left}", name, dashes, places))
     return chart(frame, across, up, lines)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import cast
 
 from dispatchkit.core.fanout.snapshot import RateMeter
 from dispatchkit.ledger.ledger import Ledger
-from dispatchkit.ledger.run import Run
+from dispatchkit.ledger.run import Counts, Run
 from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket
 from dispatchkit.ledger.store import Store
 from dispatchkit.plots import latency_over_time, outcomes_over_time, rate_over_time, regular
@@ -25,11 +26,6 @@ _LATE = timedelta(seconds=60)
 """Outcomes may be written so much later than they came. A read begins so much before the latest known bucket."""
 _FIRST = datetime(1970, 1, 2, tzinfo=UTC)
 _WIDTH, _HEIGHT = 420, 220
-_CHARTS = (
-    ("rate", rate_over_time),
-    ("latency", latency_over_time),
-    ("outcomes", outcomes_over_time),
-)
 _FAILURES_EVERY = 5.0
 """Seconds between two reads of the failures, at least."""
 
@@ -67,6 +63,7 @@ class RunFeed(Feed):
         self._meter = RateMeter()
         self._identity: tuple[int, object] | None = None
         """Number of the run, and whether a process holds it."""
+        self._counts = Counts()
         self._failed: tuple[int, ...] = ()
         self._failures: FailureIndex | None = None
         self._shown: tuple[int, ...] | None = None
@@ -101,6 +98,7 @@ class RunFeed(Feed):
             self._identity, self._failures, self._shown = run, FailureIndex(run[0]), None
             self._buckets, self._drawn = {}, None
         counts = cast("Mapping[str, int]", frame["counts"])
+        self._counts = Counts(**counts)
         self._failed = tuple(counts[state] for state in FAILED)
         self._is_live = not frame["over"] and bool(frame["workers"])
         return frame
@@ -118,15 +116,15 @@ class RunFeed(Feed):
 
         fresh = await self._source.read(look)
         self._buckets |= {bucket.start: bucket for bucket in fresh}
-        shown = (fresh, self._is_live)
+        shown = (fresh, self._is_live, self._counts)
         if not self._buckets or (shown == self._drawn and not self._is_live):
             return None
         self._drawn = shown
         until = datetime.now(UTC) if self._is_live else None
         points = regular([*self._buckets.values()], until=until)
-        return {
-            "plots": [draw(points, until=until, ident=ident, width=_WIDTH, height=_HEIGHT) for ident, draw in _CHARTS],
-        }
+        draw_outcomes = partial(outcomes_over_time, counts=None if self._is_live else self._counts)
+        charts = (rate_over_time, latency_over_time, draw_outcomes)
+        return {"plots": [draw(points, until=until, width=_WIDTH, height=_HEIGHT) for draw in charts]}
 
     async def _look_at_failures(self) -> Frame | None:
         index, failed = self._failures, self._failed

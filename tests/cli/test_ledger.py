@@ -104,7 +104,7 @@ def test_resume_after_kill_launches_once(played: Played, ledger: Path, provider:
         child.wait(20)
     played.sandbox.latency = 0
     [seen] = objects(run("ledger", "show", ledger, "--json"))
-    assert (seen["state"], seen["counts"]["sending"], seen["holders"]) == ("to be resumed", 3, [])
+    assert (seen["state"], seen["counts"]["sending"], seen["holders"]) == ("unfinished", 3, [])
     result = resume(ledger)
     assert result.code == 0, result
     assert counts(result.out)["done"] == 90
@@ -442,6 +442,22 @@ def test_resume_needs_provider_token(played: Played, ledger: Path, monkeypatch: 
 def test_a_dry_run_remembers_nothing(ledger: Path, played: Played) -> None:
     assert run(*line(played, ledger, "1-3", "--dry-run")).code == 0
     assert not ledger.exists()
+
+
+def test_resume_shows_the_rest(ledger: Path, played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(*line(played, ledger, "1-4", "--concurrency", 1, "--max-launches", 2)).code == 1
+    monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    files = ("--failures", tmp_path / "f.csv", "--log-file", tmp_path / "log", "--notify", f"touch {tmp_path / 'told'}")
+    shown = run("resume", ledger, "--dry-run", "--max-launches", 1, *files)
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.startswith("Resume run 'friday': 2 of 4 dispatches are left: 3, 4\n  command ")
+    assert played.url in shown.out
+    assert re.search(r"\n  state +unfinished\n", shown.out)
+    assert shown.out.endswith("A resume settles or launches 2 dispatches. Nothing was sent.\n")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert played.sandbox.launches == {1: 1, 2: 1}
+    assert "it does not go with --json" in run("resume", ledger, "--dry-run", "--json").err
 
 
 def test_database_password_is_hidden() -> None:

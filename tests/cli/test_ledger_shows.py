@@ -53,13 +53,13 @@ def as_csv(result: Result) -> list[dict[str, str]]:
 def test_runs_are_listed_newest_first(ledger: Path) -> None:
     header, newest, oldest = shown("list", ledger).out.splitlines()
     assert header.split()[:4] == ["run", "state", "created", "total"]
-    assert re.fullmatch(r"sunday  over           [-\d]{10} [:\d]{8} UTC      1     1 .*", newest)
-    assert oldest.startswith("friday  to be resumed  ")
+    assert re.fullmatch(r"sunday  over        [-\d]{10} [:\d]{8} UTC      1     1 .*", newest)
+    assert oldest.startswith("friday  unfinished  ")
     told = objects(shown("list", ledger, "--json"))[1]
-    assert (told["run"]["name"], told["run"]["total"], told["state"], told["left"]) == ("friday", 5, "to be resumed", 2)
+    assert (told["run"]["name"], told["run"]["total"], told["state"], told["left"]) == ("friday", 5, "unfinished", 2)
     assert told["counts"] == dict.fromkeys(told["counts"], 0) | {"done": 2, "rejected": 1, "planned": 2}
     row = as_csv(shown("list", ledger, "--csv"))[1]
-    assert (row["run_name"], row["run_total"], row["state"], row["holders"]) == ("friday", "5", "to be resumed", "0")
+    assert (row["run_name"], row["run_total"], row["state"], row["holders"]) == ("friday", "5", "unfinished", "0")
     assert (row["counts_done"], row["counts_rejected"], row["counts_planned"]) == ("2", "1", "2")
 
 
@@ -155,7 +155,7 @@ def test_finished_run_stops_following(ledger: Path) -> None:
 
 def test_terminal_follows_until_ctrl_c(ledger: Path) -> None:
     terminal = Terminal("ledger", "show", ledger, "friday", "--follow")
-    terminal.read_until("to be resumed")
+    terminal.read_until("unfinished")
     terminal.interrupt()
     assert terminal.end() == 130
     assert "Traceback" not in terminal.screen
@@ -216,8 +216,8 @@ def test_run_state_is_one_word() -> None:
     for run_, counts, holders, state, over in (
         (whole, Counts(planned=5), held, "running", False),
         (whole, Counts(done=5), held, "running", False),
-        (whole, Counts(planned=5), [], "to be resumed", False),
-        (whole, Counts(done=4, not_sent=1), [], "to be resumed", True),
+        (whole, Counts(planned=5), [], "unfinished", False),
+        (whole, Counts(done=4, not_sent=1), [], "unfinished", True),
         (whole, Counts(done=4, rejected=1), [], "over", True),
         (partly, Counts(planned=5), [], "plan not complete", False),
         (stopped, Counts(planned=5), held, "stopping", False),
@@ -225,6 +225,7 @@ def test_run_state_is_one_word() -> None:
     ):
         seen = RunSnapshot(run_, counts, holders)
         assert (seen.state, seen.over) == (state, over)
+    assert RunSnapshot(whole, Counts(planned=2, done=3), [], launched_elsewhere=2).over
 
 
 def test_rows_are_written_in_batches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

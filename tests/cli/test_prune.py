@@ -74,6 +74,37 @@ def test_unfinished_run_is_kept(played: Played, tmp_path: Path, monkeypatch: pyt
     assert run("resume", ledger, "--yes").code == 0
 
 
+@pytest.mark.parametrize("size", [1000, 100_000], ids=["content", "file"])
+def test_pruned_rest_is_told(played: Played, tmp_path: Path, size: int) -> None:
+    ledger = tmp_path / "l.db"
+    (tmp_path / "price.pdf").write_bytes(b"%PDF" * size)
+    line = ("altcraft", "activate", "1-4", "--run-now", "--attach", tmp_path / "price.pdf", "--yes", "--run", "a")
+    assert run(*line, "--ledger", ledger, "--max-launches", 1).code == 1
+    with sqlite3.connect(ledger) as db:  # as a command that prunes while another one looks
+        db.executescript("DELETE FROM content; UPDATE run SET contents_pruned = '2026-01-31T09:00:00+00:00'")
+    refused = run("resume", ledger, "--yes")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith(
+        "dispatchkit: the contents of run 'a' were pruned at 2026-01-31 09:00:00 UTC, so it cannot be resumed: nothing "
+        "was sent. Launch what is left as a new run, with its contents, and --from the file that this writes: "
+        "dispatchkit ledger failures "
+    )
+
+
+def test_pruned_unknown_stays(played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = tmp_path / "l.db"
+    assert launch(ledger, tmp_path).code == 0
+    with sqlite3.connect(ledger) as db:
+        db.executescript(
+            "UPDATE outcome SET state = 'unknown', final = 1; UPDATE tally SET unknown = done, final = done, done = 0"
+        )
+    days_later(monkeypatch, 91)
+    assert run("ledger", "prune", ledger, "--yes").code == 0
+    resumed = run("resume", ledger, "--yes")
+    assert resumed.out.startswith("Nothing is left to resume in run 'a'. 4 targets stay unknown"), resumed
+    assert resumed.code == 3
+
+
 @pytest.mark.usefixtures("_short_claims")
 def test_runs_are_deleted(played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = tmp_path / "l.db"

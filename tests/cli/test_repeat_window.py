@@ -16,6 +16,7 @@ from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.run.earlier import Earlier
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.ledger.plan import plan
+from dispatchkit.ledger.run_snapshot import TakenOver
 from dispatchkit.ledger.store import Store
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, run
@@ -188,11 +189,10 @@ def test_resume_leaves_out_unclear_repeats(played: Played) -> None:
     assert start(played, "1-2", "--again", "--timeout", 0.5).code == 3
     resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
     assert resumed.code == 0
-    assert "Targets of the run '20260131-090001-start-0a1b' are left out" in resumed.err
-    assert "2 in run '20260131-090002-start-0a1b', the latest at " in resumed.err
-    assert re.search(r"UTC \(1, 2\)\.$", resumed.err, re.MULTILINE)
-    assert "2 targets are left out: another run launched them, or launches them now: 2 in run " in resumed.out
-    assert "UTC (1, 2). The outcome of 1 of them is unclear in this run, too" in resumed.out
+    assert "2 that other runs launched, or launch now: 2 in run '20260131-090002-start-0a1b', the " in resumed.out
+    assert "UTC (1, 2). To show run " in resumed.out
+    assert "The outcome of 1 target that is left out is unclear in this run, too: look at " in resumed.out
+    assert (resumed.out + resumed.err).count("left out  ") == (resumed.out + resumed.err).count("2 in run") == 1
     show = resumed.out.partition("To show run '20260131-090002-start-0a1b': ")[2].splitlines()[0]
     assert run(*shlex.split(show)[1:]).code == 0
     assert played.sandbox.launches[3] == 1
@@ -206,11 +206,10 @@ def test_resume_settles_its_own_targets(played: Played) -> None:
     resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
     assert resumed.code == 0
     assert "2 of 2 dispatches" in resumed.out
-    assert re.search(
-        r"1 target is left out: another .* launches it now: 1 in run .* UTC \(3\)\. To show run", resumed.out
-    )
     assert re.search(r"^Resume run '\S+': 2 of 3 dispatches are left: 1, 2$", resumed.out, re.MULTILINE)
-    assert re.search(r"\n  left out  1 that other runs launched, or launch now: 1 in run .* UTC \(3\)\n", resumed.out)
+    assert re.search(
+        r"\n  left out  1 that other runs launched, or launch now: 1 in run .* UTC \(3\)\. To show", resumed.out
+    )
     assert played.sandbox.launches == {1: 1, 2: 1, 3: 1}
 
 
@@ -234,6 +233,54 @@ def test_resume_launches_nothing_twice(played: Played, line: str) -> None:
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 
+@pytest.mark.parametrize("line", ["resume", "again"])
+def test_repeats_are_told_once(played: Played, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    first = ("1-4", "--run", "a", "--concurrency", 1)
+    assert start(played, *first, "--max-launches", 2).code == 1
+    assert start(played, "3").code == 0
+    monkeypatch.setattr("dispatchkit.cli.input.question.is_asked", lambda: True)
+    again = ("resume", "--run", "a") if line == "resume" else ("direct", "start", "--base-url", played.url, *first)
+    resumed = run(*again, stdin="y\n")
+    assert resumed.code == 0
+    assert re.search(r"left out +1 that other runs launched, or launch now: 1 in run ", resumed.err)
+    assert (resumed.out + resumed.err).count("left out") == 1
+
+
+def test_later_repeats_are_told(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ("1-4", "--run", "a", "--concurrency", 1)
+    assert start(played, *first, "--max-launches", 2).code == 1
+    # The other run takes the target over after the question.
+    monkeypatch.setattr("dispatchkit.cli.run.resume.find_taken_over", _nothing_taken_over)
+    assert start(played, "3").code == 0
+    resumed = run("resume", "--run", "a", "--yes")
+    assert re.search(r"1 target is left out: another .* launches it now: 1 in run .* UTC \(3\)\. To show", resumed.out)
+
+
+async def _nothing_taken_over(*_: object, **__: object) -> TakenOver:
+    return TakenOver()
+
+
+def test_views_leave_out_repeats(played: Played, tmp_path: Path) -> None:
+    assert start(played, "1-4", "--run", "a", "--concurrency", 1, "--max-launches", 2).code == 1
+    assert start(played, "3").code == 0
+    report = tmp_path / "report.html"
+    _newest, oldest = run("ledger", "list").out.splitlines()[1:]
+    assert oldest.split()[:2] == ["a", "unfinished"]
+    assert run("ledger", "report", "a", "-o", report).code == 0
+    text = report.read_text()
+    assert "<dd>1 that other runs launched, or launch now</dd>" in text
+    assert "A resume launches 1 target:" in text
+    assert "A resume of the run launches 1 of these, too." in run("ledger", "failures", "a", "--csv").err
+    assert start(played, "4").code == 0
+    assert " unfinished " in run("ledger", "list").out  # to look up each target takes too long for a list
+    assert run("ledger", "report", "a", "-o", report, "--force").code == 0
+    text = report.read_text()
+    assert "<dd>over</dd>" in text
+    assert "is not over" not in text
+    assert "Nothing is left to do." in text
+    assert run("ledger", "failures", "a", "--csv").err == ""
+
+
 def test_rest_leaves_out_repeats(played: Played) -> None:
     first = ("1-4", "--run", "a", "--concurrency", 1)
     assert start(played, *first, "--max-launches", 2).code == 1
@@ -241,7 +288,9 @@ def test_rest_leaves_out_repeats(played: Played) -> None:
     rest = start(played, *first)
     assert rest.code == 0
     assert "Start the rest of run 'a': 1 of 4 dispatches is left, of 1-4\n" in rest.out
-    assert re.search(r"left out  1 that other runs launched, or launch now: 1 in run .* UTC \(3\)\n", rest.out)
+    assert re.search(
+        r"left out  1 that other runs launched, or launch now: 1 in run .* UTC \(3\)\. To show run", rest.out
+    )
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 

@@ -73,23 +73,30 @@ def ledger(played: Played, tmp_path: Path) -> Path:
     return file
 
 
-async def written(file: Path, outcomes: list[tuple[State, dict[str, Any]]], *, total: int | None = None) -> None:
-    """A run ``a`` with these outcomes, of dispatches from 1 on."""
+async def written(
+    file: Path,
+    outcomes: list[tuple[State, dict[str, Any]]],
+    *,
+    total: int | None = None,
+    resumed: list[tuple[State, dict[str, Any]]] | None = None,
+) -> None:
+    """A run ``a`` with these outcomes, of dispatches from 1 on. Those of a resume come last."""
     async with Ledger(file) as ledger:
         store = await ledger._open_store()
         number = (await store.begin(run_plan("a", settings='{"provider": "direct", "base_url": "https://x"}'))).number
         await store.plan(number, [encode(StartDispatch(each + 1)) for each in range(total or len(outcomes))])
         await store.planned(number)
-        assert await store.acquire(number, 0, holder(), attempt_timeout=1.0) is None
-        now = SYSTEM.now()
-        await store.claim([Claim(number, 0, index, "one", None, now) for index in range(len(outcomes))])
-        records: list[Record] = []
-        for index, (state, more) in enumerate(outcomes):
-            fields = {"summary": "", "code": None, "request_id": None, "attempts": 1, **more}
-            at = now + timedelta(seconds=1)
-            records.append(Record(number, 0, index, "one", state, **fields, at=at, since=now))
-        await store.record(records)
-        await store.release(number, 0, "one")
+        for token, some in (("one", outcomes), ("two", resumed or [])):
+            assert await store.acquire(number, 0, holder(token), attempt_timeout=1.0) is None
+            now = SYSTEM.now()
+            await store.claim([Claim(number, 0, index, token, None, now) for index in range(len(some))])
+            records: list[Record] = []
+            for index, (state, more) in enumerate(some):
+                fields = {"summary": "", "code": None, "request_id": None, "attempts": 1, **more}
+                at = now + timedelta(seconds=1)
+                records.append(Record(number, 0, index, token, state, **fields, at=at, since=now))
+            await store.record(records)
+            await store.release(number, 0, token)
 
 
 def test_report_has_the_facts(ledger: Path, tmp_path: Path) -> None:
@@ -176,6 +183,15 @@ async def test_unclear_targets_are_explained(tmp_path: Path) -> None:
     assert "1 target stays unknown" in text
     assert "more than one attempt | 2 targets, at most 3" in text
     assert "unknown | - | no answer | 2 | 1, 2" in text
+
+
+async def test_chart_agrees_with_table(tmp_path: Path) -> None:
+    file = tmp_path / "l.db"
+    await written(file, [(State.NOT_SENT, {}), (State.DONE, {})], resumed=[(State.DONE, {})])
+    page = Page((await asyncio.to_thread(run, "ledger", "report", file, "a", "-o", "-")).out)
+    assert "not sent | 0 | 0.00% |" in page.text
+    assert "not sent 1, now 0" in page.text
+    assert "2 done, 1 not sent (now 0)." in page.text
 
 
 async def test_kinds_of_failures_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,14 +86,17 @@ def test_run_keeps_its_options(played: Played, tmp_path: Path, monkeypatch: pyte
     folder = Path.cwd()
     for option in (
         "--rate 500", "--concurrency 2", "--stop-after-failures 9", "--never-repeat",
-        f"--log-file {folder / 'run.log'}", f"--token-file {folder / 'token'}", "--notify COMMAND",
+        f"--log-file {folder / 'run.log'}", f"--token-file {folder / 'token'}",
     ):  # fmt: skip
         assert f" {option}" in line, line
     assert "--max-launches" not in line
-    refused = run(*shlex.split(line)[1:], "--yes")
-    assert refused.code == 2
-    assert "put your own command in the place of COMMAND" in refused.err
-    assert run(*shlex.split(line.replace("COMMAND", "true"))[1:], "--yes").code == 0
+    assert "--notify" not in line
+    remark = "The run was launched with --notify. A ledger does not keep its command: add it, to be told of the end."
+    assert remark in shown
+    assert remark in run("ledger", "report", "l.db", "a", "-o", "-").out
+    assert "--notify" not in run(*shlex.split(line)[1:], "--yes", "--notify", "true", "--max-launches", 1).err
+    resumed = run(*shlex.split(line)[1:], "--yes")
+    assert (resumed.code, remark in resumed.err) == (0, True)
     assert played.sandbox.launches == {1: 1, 2: 1, 3: 1}
     facts = json.loads(run("ledger", "show", "l.db", "a", "--json").out)
     assert "secret" not in json.dumps(facts)

@@ -12,7 +12,7 @@ from dispatchkit.cli.output.tables import PlainTable
 from dispatchkit.cli.views.ledger import _COUNTS, _OPTIONAL, _RUN, _TARGET
 
 LONG = "рассылка-ко-дню-города-" * 4
-RUN = (LONG, "to be resumed", "2026-01-01 00:00:00", 500_000, 400_000, 3, 0, 12, 0, 99_985)
+RUN = (LONG, "unfinished", "2026-01-01 00:00:00", 500_000, 400_000, 3, 0, 12, 0, 99_985)
 TARGET = (3, 10000000125, "StartDispatch", "rejected", 4031, "Inappropriate " * 9, "0" * 36, 1, "2026-01-01 00:00:00")
 
 

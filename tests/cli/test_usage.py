@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -295,3 +296,25 @@ def test_interval_has_a_bound(value: str) -> None:
     refused = run("direct", "status", 1, "--watch", "--every", value, *HERE)
     assert refused.code == 2
     assert refused.err == f"dispatchkit: --every must be a time such as 90s, 15m or 1h, not {value!r}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("worker --chunks 2", "put the address here: dispatchkit worker --ledger {url} --chunks 2\n"),
+        ("plan --run a direct start 1", "the address here: dispatchkit plan --ledger {url} --run a direct start 1\n"),
+        ("worker --ledger l.db", "l.db is a file. Put the address of yours here: dispatchkit worker --ledger {url}\n"),
+        ("plan --ledger l.db --run a direct start 1", "dispatchkit plan --ledger {url} --run a direct start 1\n"),
+    ],
+)
+def test_shared_ledger_is_explained(line: str, told: str) -> None:
+    result = run(*line.split())
+    assert (result.code, result.out) == (2, "")
+    assert result.err.endswith(told.format(url="postgresql://user@host:port/database")), result
+
+
+def test_planned_run_needs_name() -> None:
+    result = run("plan", "--ledger", "postgresql://h/d", "direct", "start", "1", "--yes")
+    assert (result.code, result.out) == (2, "")
+    told = r"no name for the run\. To give it one: dispatchkit plan --run \S+-start-\w+ --ledger postgresql://h/d "
+    assert re.search(f"{told}direct start 1\n$", result.err), result

@@ -105,6 +105,17 @@ async def test_damage_is_found(tmp_path: Path, change: str) -> None:
             await ledger.journal("a", run_settings()).open(None, lambda: None)
 
 
+async def test_pruned_run_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    await plan(path, *commands(3))
+    async with Ledger(path) as ledger:
+        await (await ledger._open_store()).prune_contents(1)
+        with pytest.raises(
+            LedgerError, match=r"the contents of the run .a. were pruned at .* Launch it with its contents"
+        ):
+            await ledger.journal("a", run_settings()).open(None, lambda: None)
+
+
 async def test_missing_content_is_refused() -> None:
     text = encode(commands(1)[0])[1]
     with pytest.raises(LedgerError, match="were pruned"):

@@ -249,6 +249,17 @@ async def test_damaged_file_is_not_sent(where: str, damage: str, forget: Callabl
         assert "missing or damaged in the ledger" in states[1][1]
 
 
+async def test_pruned_file_is_told(where: str, forget: Callable[[], None]) -> None:
+    async with Listener(http(200, b'{"error": 0}')) as listener:
+        async with Ledger(where) as ledger, AltcraftClient(listener.url, "token") as altcraft:
+            await ledger.journal("a", altcraft._run_settings()).plan_chunks([large(1)], size=3)
+            await (await ledger._open_store()).prune_contents((await ledger.run("a")).number)
+        forget()
+        outcomes, report = await send(where, listener.url)
+    assert report == Report(not_sent=1, not_started=0)
+    assert "the files of the run were pruned" in str(outcomes[0].error)
+
+
 async def test_file_needs_no_collector(where: str, forget: Callable[[], None]) -> None:
     """A command and its file end with its outcome. The collector would free many files at once, on the event loop."""
     async with (

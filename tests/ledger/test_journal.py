@@ -18,6 +18,7 @@ import pytest
 from dispatchkit import (
     AccountMismatchError,
     DirectClient,
+    FanOut,
     LaunchBroadcast,
     Ledger,
     LedgerError,
@@ -440,8 +441,12 @@ async def test_missing_run_lists_existing_runs(ledger: Ledger) -> None:
         await ledger.run("x")
     for number in range(12):
         await (await ledger._open_store()).begin(run_plan(f"r{number}"))
-    with pytest.raises(LedgerError, match=r"it holds 'r11', 'r10', .* and 2 more"):
+    told = "the ledger holds no run 'x'; it holds 'r11', 'r10', 'r9', 'r8', 'r7' and 7 more$"
+    with pytest.raises(LedgerError, match=told):
         await ledger.counts("x")
+    async with DirectClient("dG9rZW4=", base_url="http://127.0.0.1:1") as direct:
+        with pytest.raises(LedgerError, match=told):
+            await FanOut(direct, None, ledger=ledger.resuming("x"), run="x").finish()
 
 
 async def ended(journal: LedgerJournal, commands: Iterator[StartDispatch] | None = None) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatchkit import Bucket
+from dispatchkit.ledger.run import Counts
 from dispatchkit.ledger.series import LATENCY_BOUNDS, slot_of
 from dispatchkit.plots import MAX_POINTS, STYLE, latency_over_time, outcomes_over_time, rate_over_time, regular
 from dispatchkit.plots.scale import numbers, seconds, times
@@ -87,6 +88,12 @@ def test_states_are_labelled_with_totals() -> None:
     assert "From 2026-01-31 09:00:00 to 2026-01-31 09:01:00 UTC. 6 done, 3 rejected, 1 not sent, 2 unknown." in svg
     assert {*lines(outcomes_over_time([at(0)]))} == {"done"}
     assert {*lines(outcomes_over_time([at(0, done=0, rejected=1)]))} == {"done", "rejected"}
+
+
+def test_replaced_outcomes_are_labelled() -> None:
+    svg = outcomes_over_time(MIXED, counts=Counts(done=7, rejected=3, unknown=2))
+    assert {"done 6", "rejected 3", "not sent 1, now 0", "unknown 2"} <= {*texts(svg)}
+    assert "6 done, 3 rejected, 1 not sent (now 0), 2 unknown." in svg
 
 
 def test_outcomes_add_up() -> None:

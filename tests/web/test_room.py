@@ -61,7 +61,7 @@ async def test_runs_are_listed_in_pages(tmp_path: Path) -> None:
     assert (first["page"], first["pages"], first["total"]) == (1, 2, 23)
     assert [run["name"] for run in second["runs"]] == ["run 2", "run 1", "run 0"]
     assert beyond == second
-    assert first["runs"][0]["state"] == "to be resumed"
+    assert first["runs"][0]["state"] == "unfinished"
 
 
 async def test_run_is_shown_at_once(room: Room) -> None:
@@ -69,7 +69,7 @@ async def test_run_is_shown_at_once(room: Room) -> None:
         shown = data_of((await visitor.get("/run?name=friday"))[1])["run"]
     counts = {"done": 6, "rejected": 2, "not_sent": 0, "unknown": 1, "sending": 0, "planned": 1}
     assert shown["counts"] == counts
-    assert (shown["state"], shown["left"], shown["can_stop"]) == ("to be resumed", 2, True)
+    assert (shown["state"], shown["left"], shown["can_stop"]) == ("unfinished", 2, True)
     assert shown["resume"] == "dispatchkit resume launch.db --run friday"
     assert shown["settings"]["provider"] == "direct"
 

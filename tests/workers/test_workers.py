@@ -367,7 +367,7 @@ def test_plan_prints_whole_worker_line(
                 (["--from", "a"], ["--from", "b"], "--from is given twice"),
             )
         ),
-        (["--ledger", "file.db"], ["1", "--yes"], "through a ledger in PostgreSQL"),
+        (["--ledger", "file.db"], ["1", "--yes"], "share a ledger in PostgreSQL, and file.db is a file"),
     ],
 )
 def test_invalid_options_are_refused(
@@ -385,5 +385,5 @@ def test_invalid_options_are_refused(
 def test_a_worker_needs_a_database(tmp_path: Path) -> None:
     ended = complete([*COMMAND, "worker", "--ledger", "file.db"], cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "through a ledger in PostgreSQL" in ended.stderr
+    assert "share a ledger in PostgreSQL, and file.db is a file" in ended.stderr
     assert list(tmp_path.iterdir()) == []

@@ -27,8 +27,11 @@ app = group(ProviderGroups(plannable=True))
 def plan(
     context: typer.Context,
     *,
-    ledger: SharedLedger,
-    run: Annotated[str, typer.Option(metavar="NAME", help=_("The name of the run."), rich_help_panel=LEDGER)],
+    ledger: SharedLedger = None,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=_("The name of the run, always needed."), rich_help_panel=LEDGER),
+    ] = None,
     from_: Annotated[
         str | None,
         typer.Option(
@@ -57,5 +60,5 @@ def plan(
     """The options between ``plan`` and the launch."""
     refuse_swallowed(context)
     context.obj = PlanOptions(
-        ledger=ledger, run=run, from_=from_, chunk_size=chunk_size, rate=rate, concurrency=concurrency
+        ledger=ledger or "", run=run or "", from_=from_, chunk_size=chunk_size, rate=rate, concurrency=concurrency
     )

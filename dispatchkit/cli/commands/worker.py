@@ -23,7 +23,7 @@ __all__ = ["WorkerOptions"]
 class WorkerOptions(Options):
     """Options of ``worker``."""
 
-    ledger: SharedLedger
+    ledger: SharedLedger = None
     chunks: Annotated[
         int,
         typer.Option(metavar="N", min=1, help=_("The number of chunks at the same time."), rich_help_panel=PACE),

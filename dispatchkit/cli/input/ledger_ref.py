@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.options import RunOptions
     from dispatchkit.profiles import Profile
 
-__all__ = ["LEDGER_VARIABLE", "LedgerRef", "ledger_from_options", "parse_ledger_args", "without_ledger"]
+__all__ = ["LEDGER_VARIABLE", "LedgerRef", "ledger_from_options", "new_run_name", "parse_ledger_args", "without_ledger"]
 
 LEDGER_VARIABLE = "DISPATCHKIT_LEDGER"
 _MAX_PROFILE = 100
@@ -204,7 +204,7 @@ def ledger_from_options(options: RunOptions, action: str, *, stops: bool = False
             ) from None
     return LedgerRef(
         where,
-        options.run or _new_name(action, options.invocation.profile),
+        options.run or new_run_name(action, options.invocation.profile),
         named=options.ledger is not None,
         is_default=is_default,
         is_new_name=options.run is None,
@@ -217,7 +217,7 @@ def without_ledger(invocation: Invocation) -> str:
     return invocation.again("--no-ledger", without=_OF_LEDGERS)
 
 
-def _new_name(action: str, profile: Profile | None) -> str:
+def new_run_name(action: str, profile: Profile | None) -> str:
     """A name for a run. Its last part tells apart launches that several processes begin within a second."""
     named = "" if profile is None else f"-{profile.name[:_MAX_PROFILE]}"
     return f"{SYSTEM.now():%Y%m%d-%H%M%S}-{action.replace(' ', '-')}{named}-{secrets.token_hex(2)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,10 @@ class Description:
         width = max((len(name) for name, _value in self.details), default=0)
         lines = [f"  {name:{width}}  {value}" for name, value in self.details]
         return "\n".join(map(escape_control, [f"{self.action[0].upper()}{self.action[1:]}", *lines]))
+
+    def with_rows(self, rows: Iterable[tuple[str, str]]) -> Description:
+        """The same, with more details."""
+        return attrs.evolve(self, details=(*self.details, *rows))
 
     @property
     def in_one_line(self) -> str:

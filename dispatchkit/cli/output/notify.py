@@ -23,7 +23,6 @@ import typer
 
 import dispatchkit
 from dispatchkit.cli.input.question import DECLINED
-from dispatchkit.cli.invocation import PLACEHOLDER
 from dispatchkit.cli.text import escape_control, write
 from dispatchkit.cli.translate import _
 
@@ -102,12 +101,6 @@ class Notifier:
         if not self._words:
             raise ValueError(_("--notify takes a command, and this one is empty"))
         program = shutil.which(self._words[0])
-        if program is None and self._words[0] == PLACEHOLDER:
-            text = _(
-                "--notify: put your own command in the place of {placeholder}. A ledger does not keep it: it may hold "
-                "a secret"
-            )
-            raise ValueError(text.format(placeholder=PLACEHOLDER))
         if program is None:
             raise ValueError(
                 _("--notify: there is no program {program!r}, or it may not be run").format(program=self._words[0])

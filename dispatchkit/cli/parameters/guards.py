@@ -21,6 +21,7 @@ __all__ = [
     "NotAfter",
     "NotBefore",
     "RepeatWindow",
+    "ResumeDryRun",
     "SkipUnlaunchable",
     "StopAfterFailures",
     "Yes",
@@ -145,6 +146,14 @@ DryRun = Annotated[
     typer.Option(
         "--dry-run",
         help=_("Show the requests and send none. Needs no token and no connection."),
+        rich_help_panel=GUARDS,
+    ),
+]
+ResumeDryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help=_("Show what the resume would launch. Send nothing and write nothing. Needs no token."),
         rich_help_panel=GUARDS,
     ),
 ]

@@ -108,11 +108,11 @@ RunArgument = Annotated[
     ),
 ]
 SharedLedger = Annotated[
-    str,
+    str | None,
     typer.Option(
         envvar="DISPATCHKIT_LEDGER",
         metavar="URL",
-        help=_("The ledger that all workers share: postgresql://user@host:port/database."),
+        help=_("The ledger that all workers share, always needed: postgresql://user@host:port/database."),
         rich_help_panel=LEDGER,
     ),
 ]

@@ -101,8 +101,11 @@ def execute(
         with exit_on_user_error():  # of what was left out, none is in the canary
             check_canary(bounds, command, len(targets))
     description = _describe(options, spec, targets, host, known=known, ledger_ref=ledger_ref, bounds=bounds)
+    whole = description.with_rows(_left_out(known, ledger_ref))
     if is_asked_for:
-        ask(description, more=state)
+        ask(whole, more=state)
+    else:
+        description = whole  # for the report at the end
     decisions = Decisions()
     if ledger_ref is not None:
         decisions = decide(known.hindrances, options, ledger_ref)
@@ -128,6 +131,7 @@ def execute(
         notifier=notifier,
         repeat_window=repeat_window,
         compared=known.compared,
+        told_left_out=known.taken_over.count,
     )
 
 
@@ -175,8 +179,6 @@ def _describe(
     if known.left is not None:
         bounds = canary_ahead(bounds, known.counts, known.canary)
     more = (*describe_guards(bounds, spec.noun), *describe_earlier(known.earlier, options.again, ledger_ref))
-    if known.taken_over.count:
-        more += load("dispatchkit.cli.run.taken_over:describe_taken_over")(known.taken_over)
     description = describe(options, spec, targets, host, more=more)
     if known.left is None or ledger_ref is None:
         return description
@@ -184,6 +186,16 @@ def _describe(
         text = _("Run {name} is over: no target is left.").format(name=escape_control(repr(ledger_ref.run)))
         write(sys.stderr, f"{text}\n")
     return describe_rest(description, spec, targets, run=ledger_ref.run or "", left=known.left)
+
+
+def _left_out(known: KnownRun, ledger_ref: LedgerRef | None) -> tuple[tuple[str, str], ...]:
+    """What other runs took over from the run. It is said once."""
+    if not known.taken_over.count or ledger_ref is None:
+        return ()
+    rows: tuple[tuple[str, str], ...] = load("dispatchkit.cli.run.taken_over:describe_taken_over")(
+        known.taken_over, ledger_ref
+    )
+    return rows
 
 
 def _plans_without_token(options: RunOptions, spec: LaunchSpec[W, R]) -> bool:

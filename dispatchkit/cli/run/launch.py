@@ -38,7 +38,7 @@ def launch(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
     """
     with exit_on_user_error():
         if options.invocation.plan is not None:
-            options = _with_plan(options, options.invocation.plan)
+            options = _with_plan(options, options.invocation.plan, spec.verb)
         notifier: Notifier | None = None
         if options.notify is not None and not options.dry_run:
             notifier = load("dispatchkit.cli.output.notify:notifier_of")(options)
@@ -94,12 +94,15 @@ def _launch(options: RunOptions, spec: LaunchSpec[W, R], notifier: Notifier | No
     raise AssertionError  # it always exits
 
 
-def _with_plan(options: RunOptions, plan: PlanOptions) -> RunOptions:
+def _with_plan(options: RunOptions, plan: PlanOptions, verb: str) -> RunOptions:
     """The options of the launch, with those that stand before it.
 
     Raises:
-        ValueError: They contradict each other, or do not go with a run that is launched later.
+        ValueError: One is missing, they contradict each other, or do not go with a run that is launched later.
     """
+    # They import what a dry run without a plan does without.
+    load("dispatchkit.cli.input.shared_ledger:shared_ledger")(plan.ledger, options.invocation)
+    load("dispatchkit.cli.input.shared_ledger:check_run_name")(plan.run, verb, options.invocation)
     here = {
         "--ledger": options.ledger,
         "--no-ledger": options.no_ledger,

@@ -70,6 +70,8 @@ class LedgerRun:
     """Whether a run that was stopped goes on."""
     repeat_window: float | None = None
     """Seconds within which no other run may have launched one of the targets."""
+    told_left_out: int = 0
+    """The number of targets of which was said before that the run leaves them out."""
 
     @property
     def name(self) -> str:
@@ -172,11 +174,13 @@ def _within(window: float) -> str:
 
 
 async def _tell_of_left_out(ledger_run: LedgerRun, report: Report) -> str:
-    """What other runs took over from this one."""
+    """What other runs took over from this one, unless that was said before."""
     ledger, run = ledger_run.ledger, await ledger_run.ledger.run(ledger_run.name)
-    taken_over = await find_taken_over(ledger, run, within=ledger_run.repeat_window)
     counts = await ledger.counts(run.name)
     unclear = counts.sending + counts.unknown - report.unknown
+    if ledger_run.told_left_out == report.launched_elsewhere:
+        return str(load("dispatchkit.cli.run.taken_over:unclear_text")(unclear)) if unclear > 0 else ""
+    taken_over = await find_taken_over(ledger, run, within=ledger_run.repeat_window)
     left_out_text = load("dispatchkit.cli.run.taken_over:left_out_text")
     text: str = left_out_text(taken_over, report.launched_elsewhere, unclear, ledger_run.ledger_ref)
     return text

@@ -105,9 +105,10 @@ async def _run_remembered(
     failures_file: FailuresFile | None,
     repeat_window: float | None,
     compared: Run | None,
+    told_left_out: int,
 ) -> tuple[Report, bool]:
     async with ledger_ref.open(new=True) as ledger, client:
-        ledger_run = LedgerRun(ledger, ledger_ref, decisions, repeat_window=repeat_window)
+        ledger_run = LedgerRun(ledger, ledger_ref, decisions, repeat_window=repeat_window, told_left_out=told_left_out)
         reporter.planned = await _is_unchanged(ledger, compared) or await check_same_plan(
             ledger_run, spec.command, targets
         )
@@ -148,6 +149,7 @@ def perform(
     notifier: Notifier | None,
     repeat_window: float | None,
     compared: Run | None,
+    told_left_out: int,
 ) -> NoReturn:
     """Run and report.
 
@@ -163,6 +165,7 @@ def perform(
         notifier: What runs at the end.
         repeat_window: Seconds within which another run's launches count.
         compared: The run, if its plan is complete and has these commands.
+        told_left_out: The number of targets of which was said that the run leaves them out.
 
     Raises:
         typer.Exit: Always, with the exit status.
@@ -180,6 +183,7 @@ def perform(
             failures_file=failures_file,
             repeat_window=repeat_window,
             compared=compared,
+            told_left_out=told_left_out,
         )
         with exit_on_user_error():
             report, interrupted = run_loop(remembered)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Never, TypeVar
 import attrs
 import typer
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.profile import with_profile
@@ -27,13 +28,14 @@ from dispatchkit.cli.run.spec import describe_host
 from dispatchkit.cli.run.taken_over import describe_taken_over, nothing_left
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.settings import canary_ahead, check_canary, client_settings, describe_guards, guards
-from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.text import counted, escape_control, utc, write
 from dispatchkit.cli.translate import N_, _, ngettext
 from dispatchkit.cli.views.ledger import unknown_for_good
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, take_snapshot
+from dispatchkit.cli.views.snapshot import RunSnapshot, notify_remark, resolve_run, resume_line, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.contents import needs_contents
 from dispatchkit.ledger.run_snapshot import RunStop, TakenOver, find_taken_over, nothing_to_stop, stop_run
 from dispatchkit.providers import connect_run, parse_settings, provider_of
 
@@ -54,11 +56,13 @@ _LISTED = 10_000
 
 
 def resume_run(options: ResumeOptions) -> None:
-    """Check everything, ask, resume, report.
+    """Check everything, then show what would be launched, or ask, resume and report.
 
     Raises:
         typer.Exit: Always, with the exit status.
     """
+    if options.dry_run:
+        _resume_run(options, None)
     with exit_on_user_error():
         notifier = notifier_of(options)
     with refusal_told(notifier, options.run), with_log(options.log_file):
@@ -69,6 +73,8 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
     with exit_on_user_error():
         ledger_ref = _ledger_ref(options)
         guards(options)
+        if options.dry_run and options.json:
+            raise ValueError(_("--dry-run shows what would be launched, not outcomes: it does not go with --json"))
         snapshot, taken_over, hindering, left, command = run_loop(_inspect(ledger_ref))
         ledger_ref = attrs.evolve(ledger_ref, run=snapshot.run.name)
         run = snapshot.run
@@ -97,14 +103,21 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
             write(sys.stderr if options.json else sys.stdout, f"{message}\n")
             raise typer.Exit(3 if kept else 0)
         check_canary(bounds, command, run.total)
+        _check_host(options, run)
+        description = _describe(options, snapshot, settings, left, command, bounds=bounds)
+        whole = description.with_rows(describe_taken_over(taken_over, ledger_ref))
+        if options.dry_run:
+            raise _shown(whole, snapshot, noun)
         client = _connect(options, run)
     if run.stopped:
         text = _("Run {name} was stopped. This command lets it launch again.")
         write(sys.stderr, text.format(name=escape_control(repr(run.name))) + "\n")
-    description = _describe(options, snapshot, settings, left, command, bounds=bounds)
-    description = attrs.evolve(description, details=(*description.details, *describe_taken_over(taken_over)))
-    if not options.yes:
-        ask(description)
+    if remark := notify_remark(ledger_ref, run):
+        write(sys.stderr, f"{remark}\n")
+    if options.yes:
+        description = whole  # for the report at the end
+    else:
+        ask(whole)
     decisions = decide(hindering, options, ledger_ref)
     with exit_on_user_error():
         failures_file = None if options.failures is None else FailuresFile(options.failures)
@@ -124,9 +137,25 @@ def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
         reporter.planned = True
         with reporter:
             report, interrupted = run_loop(
-                _resume(client, ledger_ref, decisions, reporter=reporter, guards=bounds, failures_file=failures_file)
+                _resume(
+                    client,
+                    ledger_ref,
+                    decisions,
+                    reporter=reporter,
+                    guards=bounds,
+                    failures_file=failures_file,
+                    told_left_out=taken_over.count,
+                )
             )
     raise typer.Exit(reporter.summary(report, interrupted=interrupted))
+
+
+def _shown(description: Description, snapshot: RunSnapshot, noun: tuple[str, str]) -> typer.Exit:
+    """Show what a resume would do. Another process may work on the run meanwhile, so its state is part of it."""
+    text = _("A resume settles or launches {targets}. Nothing was sent.").format(targets=counted(snapshot.left, *noun))
+    description = description.with_rows([(_("state"), _(snapshot.state))])
+    write(sys.stdout, fitted(sys.stdout, f"{description}\n{text}\n"))
+    return typer.Exit(0)
 
 
 def _ledger_ref(options: ResumeOptions) -> LedgerRef:
@@ -190,7 +219,15 @@ async def _inspect(
         async for target in ledger.targets(run.name, states=states):
             if target.index in taken_over.indexes:
                 continue
-            decoded = decode(target.command, partial=run.contents_pruned is None)  # its files are not read yet
+            if run.contents_pruned is not None and not target.is_final and needs_contents(target.command):
+                raise ValueError(
+                    _(
+                        "the contents of run {name!r} were pruned at {time} UTC, so it cannot be resumed: nothing was "
+                        "sent. Launch what is left as a new run, with its contents, and --from the file that this "
+                        "writes: {line}"
+                    ).format(name=run.name, time=utc(run.contents_pruned), line=ledger_ref.failures(run.name))
+                )
+            decoded = decode(target.command, partial=True)  # its files are not read yet
             command = command or decoded
             if snapshot.left > _LISTED:
                 break
@@ -201,7 +238,12 @@ async def _inspect(
         return snapshot, taken_over, await hindrances(ledger, run.name), listed or None, command
 
 
-def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
+def _check_host(options: ResumeOptions, run: Run) -> None:
+    """Check that the token is that of the run's host.
+
+    Raises:
+        ValueError: The profile or the environment names another host.
+    """
     settings = parse_settings(run.settings)
     provider, host = provider_of(settings), settings.get("base_url", "")
     profile = options.invocation.profile
@@ -211,7 +253,6 @@ def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
                 host=host, name=profile.name
             )
         )
-    key = token(options, provider.token_variable)
     own_url = os.environ.get(provider.url_variable) if provider.url_variable else None
     if own_url and own_url.rstrip("/") != host.rstrip("/"):
         # The token is most likely that host's, and must not be sent to another.
@@ -220,6 +261,10 @@ def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
                 host=host, variable=provider.url_variable
             )
         )
+
+
+def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
+    key = token(options, provider_of(parse_settings(run.settings)).token_variable)
     return connect_run(run, token=key, **client_settings(options))
 
 
@@ -231,9 +276,10 @@ async def _resume(
     reporter: Reporter,
     guards: Guards,
     failures_file: FailuresFile | None,
+    told_left_out: int,
 ) -> tuple[Report, bool]:
     async with ledger_ref.open() as ledger, client:
-        ledger_run = LedgerRun(ledger, ledger_ref, decisions, resumes=True)
+        ledger_run = LedgerRun(ledger, ledger_ref, decisions, resumes=True, told_left_out=told_left_out)
         return await drive_with_ledger(
             client,
             None,
@@ -280,5 +326,8 @@ def stop(options: StopRunOptions) -> None:
                 message = run_stop.interrupted(_)
             write(sys.stderr, f"{message}\n")
             raise typer.Exit(130) from None
-    resume = escape_control(resume_line(ledger_ref, run_stop.snapshot.run))
+    run = run_stop.snapshot.run
+    resume = escape_control(resume_line(ledger_ref, run))
     write(sys.stdout, f"{run_stop.confirmed(_)}\n" + _("To resume it: {line}").format(line=resume) + "\n")
+    if remark := notify_remark(ledger_ref, run):
+        write(sys.stdout, f"{remark}\n")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dispatchkit.ledger.run import Counts
     from dispatchkit.ledger.run_snapshot import TakenOver
 
-__all__ = ["describe_taken_over", "left_out_text", "name_runs", "nothing_left"]
+__all__ = ["describe_taken_over", "left_out_text", "name_runs", "nothing_left", "unclear_text"]
 
 _NAMED = 5
 """Other runs that are named."""
@@ -38,12 +38,33 @@ def name_runs(repeats: Sequence[Repeat]) -> str:
     return "; ".join([*named, *in_other_runs(len(repeats) - _NAMED)])
 
 
-def describe_taken_over(taken_over: TakenOver) -> tuple[tuple[str, str], ...]:
+def describe_taken_over(taken_over: TakenOver, ledger_ref: LedgerRef) -> tuple[tuple[str, str], ...]:
     """What a resume leaves out, for the question."""
     if not taken_over.count:
         return ()
-    text = _("{count:,} that other runs launched, or launch now: {runs}")
-    return ((_("left out"), text.format(count=taken_over.count, runs=name_runs(taken_over.repeats))),)
+    text = _("{count:,} that other runs launched, or launch now: {runs}.").format(
+        count=taken_over.count, runs=name_runs(taken_over.repeats)
+    )
+    return ((_("left out"), f"{text}{_to_show(taken_over, ledger_ref)}"),)
+
+
+def _to_show(taken_over: TakenOver, ledger_ref: LedgerRef) -> str:
+    """The line that shows the run with most of what is left out."""
+    if not taken_over.repeats:
+        return ""
+    other = max(taken_over.repeats, key=lambda repeat: repeat.count).run
+    return _(" To show run {run!r}: {line}").format(run=other, line=ledger_ref.show(other))
+
+
+def unclear_text(unclear: int) -> str:
+    """What to do about targets that are left out, and whose outcome is unclear in this run, too."""
+    return ngettext(
+        "The outcome of {count:,} target that is left out is unclear in this run, too: look at the provider, then "
+        "launch what did not happen with --again.",
+        "The outcome of {count:,} targets that are left out is unclear in this run, too: look at the provider, then "
+        "launch what did not happen with --again.",
+        unclear,
+    ).format(count=unclear)
 
 
 def left_out_text(taken_over: TakenOver, count: int, unclear: int, ledger_ref: LedgerRef) -> str:
@@ -60,18 +81,8 @@ def left_out_text(taken_over: TakenOver, count: int, unclear: int, ledger_ref: L
         "{count:,} targets are left out: another run launched them, or launches them now{runs}.",
         count,
     ).format(count=count, runs=(taken_over.repeats and f": {name_runs(taken_over.repeats)}") or "")
-    if unclear > 0:
-        text += ngettext(
-            " The outcome of {count:,} of them is unclear in this run, too: look at the provider, then launch what did "
-            "not happen with --again.",
-            " The outcome of {count:,} of them is unclear in this run, too: look at the provider, then launch what did "
-            "not happen with --again.",
-            unclear,
-        ).format(count=unclear)
-    if taken_over.repeats:
-        other = max(taken_over.repeats, key=lambda repeat: repeat.count).run
-        text += _(" To show run {run!r}: {line}").format(run=other, line=ledger_ref.show(other))
-    return text
+    more = f" {unclear_text(unclear)}" if unclear > 0 else ""
+    return f"{text}{more}{_to_show(taken_over, ledger_ref)}"
 
 
 def nothing_left(name: str, taken_over: TakenOver, counts: Counts, ledger_ref: LedgerRef) -> typer.Exit:

@@ -17,6 +17,7 @@ import typer
 from dispatchkit import AuthenticationError, Ledger, LedgerError, Report, RetryPolicy, Run
 from dispatchkit.cli.durations import give_up_seconds
 from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.cli.input.shared_ledger import shared_ledger
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import on_interrupt, run_loop
 from dispatchkit.cli.output.log_file import with_log
@@ -121,6 +122,7 @@ def work_until_stopped(options: WorkerOptions) -> None:
 def _work_until_stopped(options: WorkerOptions) -> None:
     reports: dict[tuple[str, int], Report] = {}
     with exit_on_user_error():
+        where = shared_ledger(options.ledger, options.invocation)
         notifier = notifier_of(options)
         reach = Reach(
             urls=parse_urls(options.url or []),
@@ -131,7 +133,7 @@ def _work_until_stopped(options: WorkerOptions) -> None:
         )
         ended = run_loop(
             run_worker(
-                LedgerRef(options.ledger, named=bool(options.invocation.given("ledger"))),
+                LedgerRef(where, named=bool(options.invocation.given("ledger"))),
                 reach,
                 chunks=options.chunks,
                 concurrency=options.concurrency,

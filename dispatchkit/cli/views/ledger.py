@@ -24,11 +24,11 @@ from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.output.tables import Form, Rows, form_of
 from dispatchkit.cli.text import escape_control, state_word, utc, write
 from dispatchkit.cli.translate import N_, _, ngettext
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, silence, take_snapshot
+from dispatchkit.cli.views.snapshot import RunSnapshot, notify_remark, resolve_run, resume_line, silence, take_snapshot
 from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
-from dispatchkit.ledger.run_snapshot import find_taken_over
+from dispatchkit.ledger.run_snapshot import find_taken_over, with_taken_over
 from dispatchkit.ledger.target import Target
 from dispatchkit.providers import parse_settings
 from dispatchkit.values import as_json
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dispatchkit.ledger.run import Run
     from dispatchkit.ledger.target import TargetRow
 
-__all__ = ["list_runs", "show_failures", "show_run", "show_targets", "unknown_for_good"]
+__all__ = ["left_out", "list_runs", "show_failures", "show_run", "show_targets", "unknown_for_good"]
 
 _POLL_INTERVAL = 1.0
 """Seconds between two looks at a run that is followed."""
@@ -112,11 +112,7 @@ def show_run(options: ShowOptions) -> None:
             if options.follow:
                 await _follow(snapshot, ledger_ref, form)
             else:
-                shown = await snapshot()
-                if shown.left and not shown.holders:
-                    taken_over = await find_taken_over(ledger, shown.run)
-                    shown = attrs.evolve(shown, launched_elsewhere=taken_over.count)
-                _show(shown, ledger_ref, form)
+                _show(await with_taken_over(ledger, await snapshot()), ledger_ref, form)
 
     with exit_on_user_error():
         ledger_ref = parse_ledger_args(options.where or [], run=True)
@@ -184,8 +180,7 @@ def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
         *((state_word(name), f"{getattr(snapshot.counts, name):,}") for name in _COUNTS),
     ]
     if snapshot.launched_elsewhere:
-        text = _("{count:,} that other runs launched, or launch now")
-        lines.append((_("left out"), text.format(count=snapshot.launched_elsewhere)))
+        lines.append((_("left out"), left_out(snapshot)))
     if run.contents_pruned is not None:
         lines.append((_("contents"), _pruned(run)))
     if snapshot.paused_until is not None:
@@ -194,8 +189,15 @@ def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
         lines.append((_("paused until"), until))
     if snapshot.left and not snapshot.holders and run.plan_complete:
         lines.append((_("to resume"), resume_line(ledger_ref, run)))
+        if remark := notify_remark(ledger_ref, run):
+            lines.append((_("notify"), remark))
     width = max(_LABEL_WIDTH, *(len(name) for name, _value in lines))
     return "\n".join(f"{escape_control(name):{width}}  {escape_control(value)}" for name, value in lines)
+
+
+def left_out(snapshot: RunSnapshot) -> str:
+    """What a resume leaves out."""
+    return _("{count:,} that other runs launched, or launch now").format(count=snapshot.launched_elsewhere)
 
 
 def _pruned(run: Run) -> str:
@@ -260,9 +262,10 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
         cls = Failure if as_failures else Target
         rows, left, kept = Rows(form, cls, _TARGET, optional=_OPTIONAL, flexible=("summary", "state")), 0, 0
         shown = False
+        elsewhere = (await find_taken_over(ledger, run)).indexes if as_failures else ()
         async for target in ledger.targets(run.name, states=states):
             shown = True
-            left += target.state != State.REJECTED and not target.is_final
+            left += target.state != State.REJECTED and not target.is_final and target.index not in elsewhere
             kept += target.is_final
             if not (rows.add(Failure.of(target)) if as_failures else rows.add(target, *_cells_of(target))):
                 return

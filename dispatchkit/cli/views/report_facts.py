@@ -18,13 +18,14 @@ from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.report_file import ReportFile
 from dispatchkit.cli.text import escape_control, redact_urls
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, take_snapshot
+from dispatchkit.cli.views.snapshot import RunSnapshot, notify_remark, resolve_run, resume_line, take_snapshot
 from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.core.clock import SYSTEM
+from dispatchkit.ledger.run_snapshot import with_taken_over
 from dispatchkit.ledger.series import LATENCY_BOUNDS, Bucket, percentile
 from dispatchkit.ledger.target import Target, TargetRow
 from dispatchkit.plots import regular
-from dispatchkit.values import Value
+from dispatchkit.values import HIDDEN, Value
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
@@ -77,6 +78,8 @@ class RunReport(Value):
     """The outcomes over time, in at most 300 buckets."""
     resume: str | None
     """The line that resumes the run, if that does anything."""
+    resume_remark: str = attrs.field(default="", metadata=HIDDEN)
+    """What that line leaves out; empty if nothing."""
     list_failures: str
     """The line that writes the targets that are not done."""
     export: str
@@ -151,11 +154,11 @@ async def make_report(
         tally.add(page)
         if targets is not None and lines is not None:
             targets.write(lines.of(page))
-    snapshot = await take_snapshot(ledger, await ledger.run(run.name))
+    buckets, now = await ledger.series(run.name), SYSTEM.now()
+    snapshot = await with_taken_over(ledger, await take_snapshot(ledger, await ledger.run(run.name)))
     if ledger.is_shared:
         paused = [account.until for account in await ledger.paused_accounts() if run.number in _numbers(account.runs)]
         snapshot = attrs.evolve(snapshot, paused_until=max(paused, default=None))
-    buckets, now = await ledger.series(run.name), SYSTEM.now()
     latency = [sum(slot) for slot in zip(*(bucket.latency for bucket in buckets), strict=True)]
     latency = latency or [0] * (len(LATENCY_BOUNDS) + 1)
     first, last = await store.times(run.number)
@@ -175,6 +178,7 @@ async def make_report(
         other_failures=tally.failed - sum(kind.count for kind in failures),
         series=tuple(regular(buckets, until=now if snapshot.holders else None)),
         resume=resume_line(ledger_ref, run) if can_resume else None,
+        resume_remark=notify_remark(ledger_ref, run) if can_resume else "",
         list_failures=ledger_ref.failures(run.name),
         export=ledger_ref.export(run.name),
     )

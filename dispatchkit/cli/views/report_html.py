@@ -15,7 +15,7 @@ import dispatchkit
 from dispatchkit.cli.output.report_file import HTML_START
 from dispatchkit.cli.text import counted, escape_control, state_word, utc
 from dispatchkit.cli.translate import LANGUAGE, _, ngettext
-from dispatchkit.cli.views.ledger import unknown_for_good
+from dispatchkit.cli.views.ledger import left_out, unknown_for_good
 from dispatchkit.errors import LedgerError
 from dispatchkit.plots import STYLE, latency_over_time, outcomes_over_time, rate_over_time
 from dispatchkit.plots.scale import duration
@@ -24,6 +24,7 @@ from dispatchkit.redaction import redact_urls
 
 if TYPE_CHECKING:
     from dispatchkit.cli.views.report_facts import RunReport
+    from dispatchkit.cli.views.snapshot import RunSnapshot
     from dispatchkit.json_rows import Json
 
 __all__ = ["as_page"]
@@ -87,7 +88,11 @@ def as_page(report: RunReport, *, targets_file: str | None = None) -> str:
     so_far = _("So far, at {time} UTC: the run is not over.").format(time=made_at) if not over else ""
     made = _("Made at {time} UTC by dispatchkit {version}.").format(time=made_at, version=dispatchkit.__version__)
     until = report.made_at if report.snapshot.holders else None
-    charts = [draw(report.series, until=until) for draw in (outcomes_over_time, rate_over_time, latency_over_time)]
+    charts = [
+        outcomes_over_time(report.series, until=until, counts=report.snapshot.counts),
+        rate_over_time(report.series, until=until),
+        latency_over_time(report.series, until=until),
+    ]
     parts = [
         f"<header><h1>{_text(title)}</h1>",
         f"<p><strong>{_text(so_far)}</strong></p>" if so_far else "",
@@ -191,6 +196,8 @@ def _how(report: RunReport) -> list[tuple[str, object]]:
         (_("state"), _(report.snapshot.state)),
         (_("left"), counted(report.snapshot.left, "target", "targets")),
     ]
+    if report.snapshot.launched_elsewhere:
+        facts.append((_("left out"), left_out(report.snapshot)))
     if report.median_latency is not None and report.p95_latency is not None:
         text = _("median {median}, 95 % below {p95}").format(
             median=duration(report.median_latency), p95=duration(report.p95_latency)
@@ -243,9 +250,8 @@ def _next(report: RunReport, targets_file: str | None) -> str:
     elif not report.snapshot.run.plan_complete:
         parts.append(_paragraph(_("The plan is not complete. Run the command that launched it again.")))
     elif report.resume is not None:
-        unclear = counts.unknown - counts.unknown_for_good + counts.sending
-        rest = counts.planned + counts.not_sent
-        parts.append(f"{_paragraph(_of_a_resume(unclear, rest))}{_line(report.resume)}")
+        parts.append(f"{_paragraph(_of_a_resume(report.snapshot))}{_line(report.resume)}")
+        parts.append(_paragraph(report.resume_remark) if report.resume_remark else "")
     else:
         parts.append(_paragraph(_("Nothing is left to do.")) if not counts.unknown_for_good else "")
     if counts.unknown_for_good:
@@ -260,8 +266,14 @@ def _next(report: RunReport, targets_file: str | None) -> str:
     return "".join(parts)
 
 
-def _of_a_resume(unclear: int, rest: int) -> str:
+def _of_a_resume(snapshot: RunSnapshot) -> str:
     """What a resume does, in one line that ends with a colon."""
+    counts = snapshot.counts
+    unclear, rest = counts.unknown - counts.unknown_for_good + counts.sending, counts.planned + counts.not_sent
+    if unclear and snapshot.launched_elsewhere:  # these may be unclear ones
+        targets = counted(snapshot.left, "target", "targets")
+        return _("A resume settles or launches {targets}:").format(targets=targets)
+    rest -= snapshot.launched_elsewhere
     targets = counted(rest, "target", "targets")
     if not unclear:
         return _("A resume launches {targets}:").format(targets=targets)

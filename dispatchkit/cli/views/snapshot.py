@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.run import Run
 
-__all__ = ["RunSnapshot", "resolve_run", "resume_line", "silence", "take_snapshot"]
+__all__ = ["RunSnapshot", "notify_remark", "resolve_run", "resume_line", "silence", "take_snapshot"]
 
 _SHOWN = 5
 
@@ -32,6 +32,13 @@ def resume_line(ledger_ref: LedgerRef, run: Run, *options: str) -> str:
     if _needs_insecure(run) and not ledger_ref.invocation.given("insecure"):
         needed.append("--insecure")
     return ledger_ref.resume(run.name, *needed, *options, kept=run.launch_options)
+
+
+def notify_remark(ledger_ref: LedgerRef, run: Run) -> str:
+    """What the line that resumes a run leaves out; empty if it leaves out nothing."""
+    if not ledger_ref.invocation.lacks_notify(run.launch_options):
+        return ""
+    return _("The run was launched with --notify. A ledger does not keep its command: add it, to be told of the end.")
 
 
 def _needs_profile(run: Run) -> bool:
