@@ -640,12 +640,19 @@ class Store(Protocol):
         """Whether a run has contents."""
         ...
 
-    async def prune_contents(self, run: int) -> None:
-        """Delete the contents of a run's commands. Its targets, keys and outcomes stay."""
+    async def prune_contents(self, run: int) -> bool:
+        """Delete the contents of a run's commands. Its targets, keys and outcomes stay.
+
+        Returns False if a process holds the run, or something is left to do in it. Then nothing is deleted.
+        """
         ...
 
-    async def delete(self, run: int) -> None:
-        """Delete a run with all its targets. A process that took it meanwhile gets no more claims."""
+    async def delete(self, run: int) -> bool:
+        """Delete a run with all its targets.
+
+        Returns False if a process holds the run, or it is not stopped and something is left to do in it. Then nothing
+        is deleted.
+        """
         ...
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:

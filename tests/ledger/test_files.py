@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import re
 import signal
 import sqlite3
 import subprocess
@@ -75,7 +76,9 @@ async def execute(where: str, statement: str) -> list[tuple[Any, ...]]:
             return db.execute(statement).fetchall()
     connection = await asyncpg.connect(where)
     try:
-        return [tuple(row) for row in await connection.fetch(statement.replace("content", "dispatchkit.content"))]
+        return [
+            tuple(row) for row in await connection.fetch(re.sub("content|run(?= SET)", r"dispatchkit.\g<0>", statement))
+        ]
     finally:
         await connection.close()
 
@@ -328,6 +331,9 @@ async def test_killed_writer_leaves_nothing(where: str, forget: Callable[[], Non
     assert await resume(where) == [command]
 
 
+FINISHED = "UPDATE run SET total = 0 WHERE number = {}"
+
+
 async def test_all_pieces_are_deleted(where: str) -> None:
     for run in ("a", "b"):
         await plan(where, large(1), large(2, DATA[1:]), run=run)
@@ -335,10 +341,12 @@ async def test_all_pieces_are_deleted(where: str) -> None:
         store = await ledger._open_store()  # pyright: ignore[reportPrivateUsage]
         numbers = [run.number for run in await store.runs()]
         assert all([await store.has_contents(number) for number in numbers])
-        await store.prune_contents(numbers[0])
+        await execute(where, FINISHED.format(numbers[0]))
+        assert await store.prune_contents(numbers[0])
         assert not await store.has_contents(numbers[0])
         assert await store.has_contents(numbers[1])
-        await store.delete(numbers[1])
+        await store.stop(numbers[1])
+        assert await store.delete(numbers[1])
     assert await execute(where, "SELECT count(*) FROM content") == [(0,)]
 
 

@@ -24,9 +24,12 @@ __all__ = [
     "HEARTBEAT",
     "HOLDER",
     "INDEXES_OF_TARGET",
+    "IS_PRUNABLE",
     "KNOWN_CONTENTS",
     "LAUNCHED",
     "LIFT_PAUSES",
+    "LOCK_CHUNKS",
+    "LOCK_RUN",
     "OTHERS",
     "OTHERS_OF_PLAN",
     "OUTCOMES_OF_TARGET",
@@ -158,14 +161,14 @@ WITH asked AS (
     WHERE (run, number) IN (SELECT run, chunk FROM asked) FOR KEY SHARE
 ), judged AS MATERIALIZED (
     SELECT a.*, coalesce(s.send_no, 0) + 1 AS send_no, CASE
-        WHEN h.token IS DISTINCT FROM a.token OR r.stopped THEN 'stopped'
+        WHEN h.token IS DISTINCT FROM a.token OR r.stopped IS NOT false THEN 'stopped'
         WHEN o.final THEN 'taken'
         WHEN s.token = a.token AND o.send_no IS NULL THEN 'granted'
         WHEN c.paused_until > clock_timestamp() THEN 'deferred'
         ELSE 'fresh' END AS result, {_STATE} AS state, coalesce(o.for_good, false) AS for_good,
         extract(epoch FROM c.paused_until - clock_timestamp())::float8 AS pause
     FROM asked a
-    JOIN dispatchkit.run r ON r.number = a.run
+    LEFT JOIN dispatchkit.run r ON r.number = a.run -- missing once the run is deleted
     LEFT JOIN held h ON h.run = a.run AND h.number = a.chunk
     LEFT JOIN dispatchkit.account c ON c.key = a.account
     {_LATEST.replace("$target", "a")}
@@ -276,6 +279,18 @@ WITH mine AS (
     UPDATE dispatchkit.chunk SET seen = clock_timestamp() WHERE run = $1 AND number = $2 AND token = $3 RETURNING 1
 )
 SELECT EXISTS (SELECT 1 FROM mine) AS mine, stopped FROM dispatchkit.run WHERE number = $1
+"""
+
+# Its locks keep other processes from taking the run, from adding targets, and from clearing its stop.
+LOCK_RUN = "SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE"
+LOCK_CHUNKS = "SELECT FROM dispatchkit.chunk WHERE run = $1 FOR UPDATE"
+IS_PRUNABLE = """
+SELECT (($2 AND stopped) OR (plan_complete AND total <= (
+    SELECT coalesce(sum(done + rejected + final), 0) FROM dispatchkit.tally WHERE run = $1
+))) AND NOT EXISTS (
+    SELECT FROM dispatchkit.chunk
+    WHERE run = $1 AND token IS NOT NULL AND seen >= clock_timestamp() - make_interval(secs => $3)
+) FROM dispatchkit.run WHERE number = $1
 """
 
 RELEASE = "UPDATE dispatchkit.chunk SET token = NULL WHERE run = $1 AND number = $2 AND token = $3"

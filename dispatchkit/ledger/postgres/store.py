@@ -492,24 +492,30 @@ class PostgresStore(SharedStore):
         [(exists,)] = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
         return bool(exists)
 
-    async def prune_contents(self, run: int) -> None:
+    async def prune_contents(self, run: int) -> bool:
         now = self._clock.now()
 
-        async def work(connection: Connection) -> None:
+        async def work(connection: Connection) -> bool:
             async with connection.transaction():
+                if not await _lock_prunable(connection, run, whole=False):
+                    return False
                 await connection.execute("DELETE FROM dispatchkit.content WHERE run = $1", run)
                 await connection.execute("UPDATE dispatchkit.run SET contents_pruned = $2 WHERE number = $1", run, now)
+                return True
 
-        await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
+        return await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
 
-    async def delete(self, run: int) -> None:
-        async def work(connection: Connection) -> None:
+    async def delete(self, run: int) -> bool:
+        async def work(connection: Connection) -> bool:
             async with connection.transaction():
+                if not await _lock_prunable(connection, run, whole=True):
+                    return False
                 for table in TABLES_OF_RUN:
                     await connection.execute(f"DELETE FROM dispatchkit.{table} WHERE run = $1", run)  # noqa: S608
                 await connection.execute("DELETE FROM dispatchkit.run WHERE number = $1", run)
+                return True
 
-        await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
+        return await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         statement = fetching(sql.RIVAL, run, index, log_key, within, CLAIM_AGE)
@@ -533,6 +539,13 @@ async def _plan_contents(connection: Connection, run: int, contents: Mapping[str
     new = {name: content for name, content in contents.items() if name not in known}
     for batch in batches(new):
         await connection.execute(sql.PLAN_CONTENTS, run, *_columns(batch, 3))
+
+
+async def _lock_prunable(connection: Connection, run: int, *, whole: bool) -> bool:
+    """Lock a run, for the transaction, and tell whether it may be pruned: not before, as it may change until then."""
+    await connection.execute(sql.LOCK_RUN, run)
+    await connection.execute(sql.LOCK_CHUNKS, run)
+    return bool(await connection.fetchval(sql.IS_PRUNABLE, run, whole, float(LEASE_TIMEOUT)))
 
 
 def _holder(row: Row) -> Holder | None:

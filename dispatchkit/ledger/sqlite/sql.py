@@ -14,6 +14,7 @@ __all__ = [
     "FIRST_BATCH",
     "FRESH",
     "IS_FINAL",
+    "IS_PRUNABLE",
     "LAUNCHED",
     "OTHERS",
     "OTHERS_OF_PLAN",
@@ -85,6 +86,11 @@ WHERE run = :run AND {_PAGE}
   AND (SELECT database_id FROM run WHERE number = :run) = (SELECT database_id FROM about)
 ORDER BY "index"
 """
+IS_PRUNABLE = """
+SELECT (:whole AND stopped) OR (plan_complete AND total <= (
+  SELECT coalesce(sum(done + rejected + final), 0) FROM tally WHERE run = :run)) FROM run WHERE number = :run
+"""
+
 # Only a claim that was written at :now is granted: the run may have been stopped since an earlier claim.
 ANSWER = f"""
 SELECT h.token IS :token AND NOT r.stopped, {STATE} IN ('done', 'rejected'),

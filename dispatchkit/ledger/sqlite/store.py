@@ -44,6 +44,7 @@ from dispatchkit.ledger.sqlite.sql import (
     COUNTS_OF_CHUNK,
     FRESH,
     IS_FINAL,
+    IS_PRUNABLE,
     LAUNCHED,
     OTHERS,
     OTHERS_OF_PLAN,
@@ -410,23 +411,34 @@ class SqliteStore(Store):
         sql = "SELECT EXISTS (SELECT 1 FROM content WHERE run = ?)"
         return bool(await self._read(lambda db: db.execute(sql, (run,)).fetchone()[0]))
 
-    async def prune_contents(self, run: int) -> None:
+    async def prune_contents(self, run: int) -> bool:
         now = self._clock.now().isoformat()
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Connection) -> bool:
+            if not self._is_prunable(db, run, whole=False):
+                return False
             db.execute("PRAGMA secure_delete = ON")  # else the free pages of the file still hold them
             db.execute("DELETE FROM content WHERE run = ?", (run,))
             db.execute("UPDATE run SET contents_pruned = ? WHERE number = ?", (now, run))
+            return True
 
-        await self._write(work)
+        return await self._write(work)
 
-    async def delete(self, run: int) -> None:
-        def work(db: sqlite3.Connection) -> None:
+    async def delete(self, run: int) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            if not self._is_prunable(db, run, whole=True):
+                return False
             for table in TABLES_OF_RUN:
                 db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 - a constant
             db.execute("DELETE FROM run WHERE number = ?", (run,))
+            return True
 
-        await self._write(work)
+        return await self._write(work)
+
+    def _is_prunable(self, db: sqlite3.Connection, run: int, *, whole: bool) -> bool:
+        """Whether a run may be pruned in this transaction: until it began, a process may have taken the run."""
+        row = db.execute(IS_PRUNABLE, {"run": run, "whole": whole}).fetchone()
+        return row is not None and bool(row[0]) and all(chunk.holder is None for chunk in self._holds.chunks(db, run))
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         given = {
