@@ -53,6 +53,7 @@ W = TypeVar("W")
 _PAGE_ROWS, _PAGE_TEXT = 1000, 1_000_000
 """Maximum rows and characters of a page that is read ahead."""
 _FINAL = frozenset({State.DONE.value, State.REJECTED.value})
+_BEGUN = ("sending", *(state.value for state in State))
 # A class of `NamedTuple` makes a tuple with a function in Python, which takes three times as long.
 _new_claim = cast("Callable[[type[Claim], tuple[object, ...]], Claim]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 _new_record = cast("Callable[[type[Record], tuple[object, ...]], Record]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
@@ -254,7 +255,7 @@ class LedgerJournal(Journal):
         return PlanSummary(total - self._left_out_count, final, launched_elsewhere=self._left_out_count)
 
     async def _with_canary(self, summary: PlanSummary, planned: int | None) -> PlanSummary:
-        """Add the targets that go first. Once another target has begun, they were seen to go out.
+        """Add the targets that go first. Once more targets than these have begun, they were seen to go out.
 
         Raises:
             LedgerError: Only a chunk is held: the first targets may be in another one.
@@ -266,20 +267,17 @@ class LedgerJournal(Journal):
             raise LedgerError(
                 f"the run {self._name!r} has a canary of {count}, so one process launches it: resume the whole run"
             )
-        first: list[Target] = []
-        first_begun = 0
-        async for target in self._store.targets(self._run):
-            if target.index >= count and len(first) >= count:
-                break
-            first_begun += target.index < count and target.state != "planned"
-            if target.index not in self._left_out and len(first) < count:
-                first.append(target)
-        counts = await self._store.counts(self._run)
-        begun = counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
-        if begun > first_begun:
-            return attrs.evolve(summary, canary=0)
-        finished = tuple(_finished(target) for target in first if target.state in _FINAL or target.is_final)
-        return attrs.evolve(summary, canary=len(first), finished=finished)
+        # A canary began no more targets than it had. The first ones of another process may have been others: those that
+        # another run has taken over are left out, and each resume may have a canary of its own.
+        limit = max(count, planned or 0)
+        begun: list[Target] = []
+        async for target in self._store.targets(self._run, states=_BEGUN):
+            if target.index not in self._left_out:
+                begun.append(target)
+                if len(begun) > limit:
+                    return attrs.evolve(summary, canary=0)
+        finished = tuple(_finished(target) for target in begun if target.state in _FINAL or target.is_final)
+        return attrs.evolve(summary, canary=min(max(count, len(begun)), summary.total or 0), finished=finished)
 
     async def next_item(self) -> WorkItem[Never, object] | None:
         while not self._stopped:
