@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -198,6 +198,25 @@ async def test_file_ends_with_its_command(forget: Callable[[], None]) -> None:
 
 def known(value: Any) -> bool:
     return files.known_file(value.data if isinstance(value, File) else value) is not None
+
+
+async def test_plan_keeps_few_files(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator makes each command once the one before is planned, or all files of a list were in memory at once."""
+    monkeypatch.setattr("dispatchkit.ledger.plan._PLAN_TEXT", FILE_BYTES)
+    alive: weakref.WeakSet[ActivateMailing] = weakref.WeakSet()
+    most = 0
+
+    def made() -> Iterator[ActivateMailing]:
+        nonlocal most
+        for number in range(1, 41):
+            command = large(number, DATA[number:])
+            alive.add(command)
+            most = max(most, len(alive))
+            yield command
+
+    async with Ledger(where) as ledger:
+        await ledger.journal("a", run_settings()).plan_chunks(made(), size=1000)
+    assert most <= 6
 
 
 async def test_lists_read_no_file(where: str, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
