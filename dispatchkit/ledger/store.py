@@ -70,6 +70,7 @@ __all__ = [
     "Target",
     "TargetRow",
     "Unsettled",
+    "deleted_meanwhile",
 ]
 
 LEASE_TIMEOUT = 30.0
@@ -461,6 +462,11 @@ class HeartbeatStatus:
     """Whether the process still holds the chunk."""
     stopped: bool
     """Whether the run was stopped."""
+
+
+def deleted_meanwhile() -> LedgerError:
+    """The error of a plan whose run another process has deleted."""
+    return LedgerError("the run was deleted while it was planned: nothing was launched. Run the same again")
 
 
 class Store(Protocol):

@@ -337,6 +337,16 @@ async def test_deleted_run_grants_nothing(store: Any, another: Callable[[], Any]
     assert await store.runs() == []
 
 
+async def test_deleted_run_is_not_planned(store: Any) -> None:
+    run = (await store.begin(run_plan("a"))).number
+    await store.stop(run)
+    assert await store.delete(run)
+    for planning in (store.plan(run, ROWS), store.planned(run)):
+        with pytest.raises(LedgerError, match="was deleted while it was planned"):
+            await planning
+    assert await store.runs() == []
+
+
 async def test_unfinished_run_keeps_contents(store: Any) -> None:
     run = await held(store, ROWS[:2])
     await store.plan(run, [(b"k" * 16, "{}")], contents={"c" * 40: "x"})

@@ -57,6 +57,7 @@ from dispatchkit.ledger.store import (
     Target,
     TargetRow,
     Unsettled,
+    deleted_meanwhile,
 )
 
 __all__ = ["Account", "PostgresStore"]
@@ -181,6 +182,8 @@ class PostgresStore(SharedStore):
                 # A concurrent plan of the same run waits here, and then sees the targets of the first one.
                 await connection.execute("SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE", run)
                 total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
+                if total is None:
+                    raise deleted_meanwhile()
                 await connection.execute(sql.PLAN, run, [*new], [*new.values()], total, logs)
                 if contents:
                     await _plan_contents(connection, run, contents)
@@ -199,7 +202,9 @@ class PostgresStore(SharedStore):
         async def work(connection: Connection) -> list[Chunk]:
             async with connection.transaction():
                 await connection.execute("UPDATE dispatchkit.run SET plan_complete = true WHERE number = $1", run)
-                total: int = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
+                total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
+                if total is None:
+                    raise deleted_meanwhile()
                 rows = await connection.fetch(
                     "SELECT number, start_index, end_index FROM dispatchkit.chunk WHERE run = $1 ORDER BY number", run
                 )

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from itertools import chain
 from operator import itemgetter
 
-__all__ = ["add_targets"]
+from dispatchkit.ledger.store import deleted_meanwhile
+
+__all__ = ["add_targets", "total_of"]
 
 _ROWS = 333
 """Targets per INSERT: older SQLite releases allow 999 parameters."""
@@ -26,7 +28,7 @@ def add_targets(db: sqlite3.Connection, run: int, commands: Mapping[bytes, str])
     Returns:
         The number of the run's targets.
     """
-    (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+    total = total_of(db, run)
     rows = [(index, key, command) for index, (key, command) in enumerate(commands.items(), total)]
     # In the order of keys, each page of their index is changed once.
     rows.sort(key=itemgetter(1))
@@ -39,7 +41,19 @@ def add_targets(db: sqlite3.Connection, run: int, commands: Mapping[bytes, str])
         rows.sort()
         rows = [(index, key, command) for index, (_, key, command) in enumerate(rows, total)]
         _insert(db, run, rows)
-    return int(total) + len(rows)
+    return total + len(rows)
+
+
+def total_of(db: sqlite3.Connection, run: int) -> int:
+    """The number of a run's targets.
+
+    Raises:
+        LedgerError: The run was deleted.
+    """
+    row = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+    if row is None:
+        raise deleted_meanwhile()
+    return int(row[0])
 
 
 def _insert(db: sqlite3.Connection, run: int, rows: list[_Row]) -> None:

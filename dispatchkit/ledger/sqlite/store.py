@@ -34,7 +34,7 @@ from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
-from dispatchkit.ledger.sqlite.plan import add_targets
+from dispatchkit.ledger.sqlite.plan import add_targets, total_of
 from dispatchkit.ledger.sqlite.read import Reading
 from dispatchkit.ledger.sqlite.rows import repeats_of, rows_of, run_of, story_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
@@ -241,7 +241,7 @@ class SqliteStore(Store):
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
         def work(db: sqlite3.Connection) -> list[Chunk]:
             db.execute("UPDATE run SET plan_complete = 1 WHERE number = ?", (run,))
-            (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+            total = total_of(db, run)
             chunks = self._holds.chunks(db, run)
             end = chunks[-1].end if chunks else 0
             if end < total:
