@@ -153,7 +153,7 @@ def canary_ahead(bounds: Guards, counts: Counts, planned: int | None) -> Guards:
     """
     canary = planned if bounds["canary"] is None else bounds["canary"]
     begun = counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
-    return {**bounds, "canary": None if begun > (canary or 0) else canary}
+    return {**bounds, "canary": canary if canary and begun <= max(canary, planned or 0) else None}
 
 
 def check_canary(bounds: Guards, command: Command[W, R] | None, total: int | None) -> None:

@@ -15,10 +15,11 @@ from dispatchkit.ledger.target import Target
 __all__ = ["with_canary"]
 
 _FINAL = frozenset({State.DONE.value, State.REJECTED.value})
+_BEGUN = ("sending", *(state.value for state in State))
 
 
 async def with_canary(store: Store, run: Run, summary: PlanSummary, count: int, left_out: IdSet) -> PlanSummary:
-    """Add the targets that go first to the summary of a plan. Once another target has begun, they were seen to go out.
+    """Add the targets that go first to the summary of a plan. Once more targets than these have begun, they went out.
 
     Args:
         store: The store of the run.
@@ -30,20 +31,17 @@ async def with_canary(store: Store, run: Run, summary: PlanSummary, count: int, 
     Raises:
         LedgerError: The ledger cannot be read.
     """
-    first: list[Target] = []
-    first_begun = 0
-    async for target in store.targets(run.number):
-        if target.index >= count and len(first) >= count:
-            break
-        first_begun += target.index < count and target.state != "planned"
-        if target.index not in left_out and len(first) < count:
-            first.append(target)
-    counts = await store.counts(run.number)
-    begun = counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
-    if begun > first_begun:
-        return attrs.evolve(summary, canary=0)
-    finished = tuple(_finished(target) for target in first if target.state in _FINAL or target.is_final)
-    return attrs.evolve(summary, canary=len(first), finished=finished)
+    # A canary began no more targets than it had. The first ones of another process may have been others: those that
+    # another run has taken over are left out, and each resume may have a canary of its own.
+    limit = max(count, run.canary or 0)
+    begun: list[Target] = []
+    async for target in store.targets(run.number, states=_BEGUN):
+        if target.index not in left_out:
+            begun.append(target)
+            if len(begun) > limit:
+                return attrs.evolve(summary, canary=0)
+    finished = tuple(_finished(target) for target in begun if target.state in _FINAL or target.is_final)
+    return attrs.evolve(summary, canary=min(max(count, len(begun)), summary.total or 0), finished=finished)
 
 
 def _finished(target: Target) -> FinishedTarget:

@@ -399,8 +399,6 @@ class LedgerJournal(Journal):
         await self._holding.release(timeout=timeout)
 
 
-
-
 async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary | BaseException:
     """Return an exception of the iterator of commands: a task would also report a KeyboardInterrupt to the loop."""
     try:

@@ -9,7 +9,7 @@ import json
 import socket
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 from dispatchkit.core.command import Command
@@ -314,15 +314,18 @@ def _differences(planned: Mapping[str, str], given: Mapping[str, str]) -> str:
 
 async def _in_turns(
     commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
-) -> AsyncIterable[Sequence[Command[W, R]]]:
-    """Some commands at a time: a step of an asynchronous iterator for each costs as much as its text."""
+) -> AsyncIterable[Iterable[Command[W, R]]]:
+    """Some commands at a time: a step of an asynchronous iterator for each costs as much as its text.
+
+    Each is taken once the one before it is planned: both may have large files.
+    """
     if isinstance(commands, AsyncIterable):
         async for command in commands:
             yield (command,)
         return
     left = iter(commands)
-    while some := [*islice(left, _TURN)]:
-        yield some
+    for first in left:
+        yield chain((first,), islice(left, _TURN - 1))
         await asyncio.sleep(0)
 
 

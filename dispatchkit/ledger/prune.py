@@ -11,7 +11,7 @@ __all__ = ["is_prunable", "prune_runs"]
 
 
 async def is_prunable(store: Store, run: Run, *, whole: bool) -> bool:
-    """Whether nothing is left to do in a run, and there is something to delete.
+    """Whether nothing is left to do in a run, and there is something to delete. `prune_runs` looks once more.
 
     Args:
         store: The store of the run.
@@ -29,7 +29,10 @@ async def prune_runs(store: Store, before: datetime, *, whole: bool) -> list[str
     """Prune the runs that were made before a moment. Returns their names, newest first."""
     await store.check_identity()
     old = [run for run in await store.runs() if run.created < before]
-    pruned = [run for run in old if await is_prunable(store, run, whole=whole)]
-    for run in pruned:
-        await (store.delete(run.number) if whole else store.prune_contents(run.number))
-    return [run.name for run in pruned]
+    # The store decides in the transaction that deletes: a process may take the run, or add targets, until then.
+    return [
+        run.name
+        for run in old
+        if await is_prunable(store, run, whole=whole)
+        and await (store.delete(run.number) if whole else store.prune_contents(run.number))
+    ]

@@ -31,6 +31,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from dispatchkit.core.claim import ClaimResult
+from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.chunk import Chunk, HeartbeatStatus, Holder
 from dispatchkit.ledger.claim import Claim, Record, Story
 from dispatchkit.ledger.repeat import Launched, Repeat
@@ -41,12 +42,17 @@ from dispatchkit.ledger.target import Target, TargetRow, Unsettled
 if TYPE_CHECKING:
     from dispatchkit.ledger.contents import Content
 
-__all__ = ["MAX_NUMBER", "TABLES_OF_RUN", "SharedStore", "Store"]
+__all__ = ["MAX_NUMBER", "TABLES_OF_RUN", "SharedStore", "Store", "deleted_meanwhile"]
 
 MAX_NUMBER = 2**31 - 1
 """Maximum integer of a database column."""
 TABLES_OF_RUN = ("chunk", "target", "content", "sending", "outcome", "tally", "series", "plan_part")
 """The tables whose rows belong to a run, by their column ``run``."""
+
+
+def deleted_meanwhile() -> LedgerError:
+    """The error of a plan whose run another process has deleted."""
+    return LedgerError("the run was deleted while it was planned: nothing was launched. Run the same again")
 
 
 class Store(Protocol):
@@ -226,12 +232,19 @@ class Store(Protocol):
         """Whether a run has contents."""
         ...
 
-    async def prune_contents(self, run: int) -> None:
-        """Delete the contents of a run's commands. Its targets, keys and outcomes stay."""
+    async def prune_contents(self, run: int) -> bool:
+        """Delete the contents of a run's commands. Its targets, keys and outcomes stay.
+
+        Returns False if a process holds the run, or something is left to do in it. Then nothing is deleted.
+        """
         ...
 
-    async def delete(self, run: int) -> None:
-        """Delete a run with all its targets. A process that took it meanwhile gets no more claims."""
+    async def delete(self, run: int) -> bool:
+        """Delete a run with all its targets.
+
+        Returns False if a process holds the run, or it is not stopped and something is left to do in it. Then nothing
+        is deleted.
+        """
         ...
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:

@@ -64,6 +64,9 @@ def test_failed_canary_tells_more(played: Played, ledger: Path) -> None:
     without = run("resume", ledger, "--run", "friday", "--canary-timeout", "0.2s", "--yes")
     assert (without.code, counts(without.out)["not started"]) == (1, 97)
     assert "  canary   3 dispatches first" in without.out
+    smaller = run("resume", ledger, "--run", "friday", "--canary", 1, "--canary-timeout", "0.2s", "--yes")
+    assert (smaller.code, counts(smaller.out)["not started"]) == (1, 97)
+    assert "  canary   1 dispatch first" in smaller.out
     too_large = run("resume", ledger, "--run", "friday", "--canary", 100, "--yes")
     assert (too_large.code, "99 at most" in too_large.err) == (2, True)
     forced = run("resume", ledger, "--run", "friday", "--canary", 0, "--yes")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -76,7 +77,9 @@ async def execute(where: str, statement: str) -> list[tuple[Any, ...]]:
             return db.execute(statement).fetchall()
     connection = await asyncpg.connect(where)
     try:
-        return [tuple(row) for row in await connection.fetch(statement.replace("content", "dispatchkit.content"))]
+        return [
+            tuple(row) for row in await connection.fetch(re.sub("content|run(?= SET)", r"dispatchkit.\g<0>", statement))
+        ]
     finally:
         await connection.close()
 
@@ -196,6 +199,25 @@ async def test_file_ends_with_its_command(forget: Callable[[], None]) -> None:
 
 def known(value: Any) -> bool:
     return files.known_file(value.data if isinstance(value, File) else value) is not None
+
+
+async def test_plan_keeps_few_files(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator makes each command once the one before is planned, or all files of a list were in memory at once."""
+    monkeypatch.setattr("dispatchkit.ledger.plan._PLAN_TEXT", FILE_BYTES)
+    alive: weakref.WeakSet[ActivateMailing] = weakref.WeakSet()
+    most = 0
+
+    def made() -> Iterator[ActivateMailing]:
+        nonlocal most
+        for number in range(1, 41):
+            command = large(number, DATA[number:])
+            alive.add(command)
+            most = max(most, len(alive))
+            yield command
+
+    async with Ledger(where) as ledger:
+        await ledger.journal("a", run_settings()).plan_chunks(made(), size=1000)
+    assert most <= 6
 
 
 async def test_lists_read_no_file(where: str, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,6 +362,9 @@ async def test_killed_writer_leaves_nothing(where: str, forget: Callable[[], Non
     assert await resume(where) == [command]
 
 
+FINISHED = "UPDATE run SET total = 0 WHERE number = {}"
+
+
 async def test_all_pieces_are_deleted(where: str) -> None:
     for run in ("a", "b"):
         await plan(where, large(1), large(2, DATA[1:]), run=run)
@@ -347,10 +372,12 @@ async def test_all_pieces_are_deleted(where: str) -> None:
         store = await ledger._open_store()  # pyright: ignore[reportPrivateUsage]
         numbers = [run.number for run in await store.runs()]
         assert all([await store.has_contents(number) for number in numbers])
-        await store.prune_contents(numbers[0])
+        await execute(where, FINISHED.format(numbers[0]))
+        assert await store.prune_contents(numbers[0])
         assert not await store.has_contents(numbers[0])
         assert await store.has_contents(numbers[1])
-        await store.delete(numbers[1])
+        await store.stop(numbers[1])
+        assert await store.delete(numbers[1])
     assert await execute(where, "SELECT count(*) FROM content") == [(0,)]
 
 

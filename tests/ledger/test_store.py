@@ -314,6 +314,60 @@ async def test_later_stop_is_kept(store: Any) -> None:
     assert not (await store.run("a")).stopped
 
 
+async def test_held_run_is_not_deleted(store: Any, another: Callable[[], Any]) -> None:
+    run, other = await held(store, ROWS[:2]), await another()
+    await other.stop(run)
+    assert not await other.delete(run)
+    assert len([target async for target in store.targets(run)]) == 2
+    await store.clear_stop(run)
+    await store.release(run, 0, "one")
+    assert not await other.delete(run), "it is not stopped"
+    await other.stop(run)
+    assert await other.delete(run)
+    assert await store.runs() == []
+    assert not await other.delete(run)
+
+
+async def test_deleted_run_grants_nothing(store: Any, another: Callable[[], Any], database: Database) -> None:
+    run, other = await held(store), await another()
+    assert await store.claim([claim(run, 0), claim(run, 1)]) == [ClaimResult.GRANTED] * 2
+    await database.lose(run)
+    await other.stop(run)
+    assert await other.delete(run)
+    assert await store.claim([claim(run, 0), claim(run, 2)]) == [ClaimResult.STOPPED] * 2
+    await store.record([record(run, 0, State.DONE)])
+    assert not (await store.heartbeat(run, 0, "one")).mine
+    assert await store.runs() == []
+
+
+async def test_deleted_run_is_not_planned(store: Any) -> None:
+    run = (await store.begin(run_plan("a"))).number
+    await store.stop(run)
+    assert await store.delete(run)
+    for planning in (store.plan(run, ROWS), store.planned(run)):
+        with pytest.raises(LedgerError, match="was deleted while it was planned"):
+            await planning
+    assert await store.runs() == []
+
+
+async def test_unfinished_run_keeps_contents(store: Any) -> None:
+    run = await held(store, ROWS[:2])
+    await store.plan(run, [(b"k" * 16, "{}")], contents={"c" * 40: "x"})
+    await store.planned(run)
+    await store.claim([claim(run, index) for index in range(3)])
+    await store.record([record(run, 0, State.DONE), record(run, 1, State.REJECTED)])
+    await store.stop(run)
+    await store.release(run, 0, "one")
+    assert not await store.prune_contents(run)
+    assert await store.has_contents(run)
+    await hold(store, run, "two")
+    await store.record([record(run, 2, State.UNKNOWN, "two", is_final=True)])
+    assert not await store.prune_contents(run), "it is held"
+    await store.release(run, 0, "two")
+    assert await store.prune_contents(run)
+    assert not await store.has_contents(run)
+
+
 async def test_replaced_holder_is_refused(store: Any, another: Callable[[], Any], database: Database) -> None:
     run = await held(store)
     assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]

@@ -226,9 +226,11 @@ class Http:
     async def close(self) -> None:
         """Close the connections."""
         self.timers.close()
-        await asyncio.sleep(0)  # let the cancelled attempts cut their connections, or the session waits for them
-        self._pool.close()
-        await self._opener.close()
+        try:
+            await asyncio.sleep(0)  # let the cancelled attempts cut their connections, or the session waits for them
+        finally:  # a cancelled close closes, too: another one does nothing
+            self._pool.close()
+            await self._opener.close()
 
     def reset_after_fork(self) -> object:
         """Leave the connections to the parent process. Returns the objects that would close them if finalised."""

@@ -9,6 +9,7 @@ from dispatchkit.ledger.chunk import Chunk, divide
 from dispatchkit.ledger.contents import Content
 from dispatchkit.ledger.files import batches
 from dispatchkit.ledger.postgres.protocol import Connection
+from dispatchkit.ledger.store import deleted_meanwhile
 
 __all__ = ["add_part", "complete_plan"]
 
@@ -55,13 +56,20 @@ async def add_part(
     async with connection.transaction():
         # A concurrent plan of the same run waits here, and then sees the targets of the first one.
         await connection.execute("SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE", run)
-        total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
+        total = await _total_of(connection, run)
         logs = [log_keys.get(key) for key in new] if log_keys else [None] * len(new)
         await connection.execute(_PLAN, run, [*new], [*new.values()], total, logs)
         if contents:
             await _add_contents(connection, run, contents)
         if part is not None:
             await connection.execute(_PLAN_PART, run, *part)
+
+
+async def _total_of(connection: Connection, run: int) -> int:
+    total: int | None = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
+    if total is None:
+        raise deleted_meanwhile()
+    return total
 
 
 async def _add_contents(connection: Connection, run: int, contents: Mapping[str, Content]) -> None:
@@ -85,7 +93,7 @@ async def complete_plan(connection: Connection, run: int, *, size: int | None) -
     """
     async with connection.transaction():
         await connection.execute("UPDATE dispatchkit.run SET plan_complete = true WHERE number = $1", run)
-        total: int = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
+        total = await _total_of(connection, run)
         rows = await connection.fetch(
             "SELECT number, start_index, end_index FROM dispatchkit.chunk WHERE run = $1 ORDER BY number", run
         )

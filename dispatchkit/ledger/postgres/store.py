@@ -31,13 +31,14 @@ from dispatchkit.ledger.postgres.holds import Holds
 from dispatchkit.ledger.postgres.identity import identity_expression
 from dispatchkit.ledger.postgres.plan import add_part, complete_plan
 from dispatchkit.ledger.postgres.pooler import check_session
+from dispatchkit.ledger.postgres.prune import delete_contents, delete_run
 from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
 from dispatchkit.ledger.postgres.write import Account, write_claims, write_records
 from dispatchkit.ledger.repeat import Launched, Repeat
 from dispatchkit.ledger.run import Counts, Run, RunPlan
 from dispatchkit.ledger.series import Bucket, buckets_of
-from dispatchkit.ledger.store import MAX_NUMBER, TABLES_OF_RUN, SharedStore
+from dispatchkit.ledger.store import MAX_NUMBER, SharedStore
 from dispatchkit.ledger.target import Target, TargetRow, Unsettled
 
 __all__ = ["PostgresStore"]
@@ -334,24 +335,12 @@ class PostgresStore(SharedStore):
         [(exists,)] = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
         return bool(exists)
 
-    async def prune_contents(self, run: int) -> None:
-        now = self._clock.now()
+    async def prune_contents(self, run: int) -> bool:
+        work = partial(delete_contents, run=run, now=self._clock.now())
+        return await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
 
-        async def work(connection: Connection) -> None:
-            async with connection.transaction():
-                await connection.execute("DELETE FROM dispatchkit.content WHERE run = $1", run)
-                await connection.execute("UPDATE dispatchkit.run SET contents_pruned = $2 WHERE number = $1", run, now)
-
-        await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
-
-    async def delete(self, run: int) -> None:
-        async def work(connection: Connection) -> None:
-            async with connection.transaction():
-                for table in TABLES_OF_RUN:
-                    await connection.execute(f"DELETE FROM dispatchkit.{table} WHERE run = $1", run)
-                await connection.execute("DELETE FROM dispatchkit.run WHERE number = $1", run)
-
-        await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
+    async def delete(self, run: int) -> bool:
+        return await self.connection.run(partial(delete_run, run=run), timeout=_RECONNECT_TIMEOUT)
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         statement = fetching(sql.RIVAL, run, index, log_key, within, CLAIM_AGE)

@@ -85,14 +85,14 @@ WITH asked AS (
     WHERE (run, number) IN (SELECT run, chunk FROM asked) FOR KEY SHARE
 ), judged AS MATERIALIZED (
     SELECT a.*, coalesce(s.send_no, 0) + 1 AS send_no, CASE
-        WHEN h.token IS DISTINCT FROM a.token OR r.stopped THEN 'stopped'
+        WHEN h.token IS DISTINCT FROM a.token OR r.stopped IS NOT false THEN 'stopped'
         WHEN o.final THEN 'taken'
         WHEN s.token = a.token AND o.send_no IS NULL THEN 'granted'
         WHEN c.paused_until > clock_timestamp() THEN 'deferred'
         ELSE 'fresh' END AS result, {STATE} AS state, coalesce(o.for_good, false) AS for_good,
         extract(epoch FROM c.paused_until - clock_timestamp())::float8 AS pause
     FROM asked a
-    JOIN dispatchkit.run r ON r.number = a.run
+    LEFT JOIN dispatchkit.run r ON r.number = a.run -- missing once the run is deleted
     LEFT JOIN held h ON h.run = a.run AND h.number = a.chunk
     LEFT JOIN dispatchkit.account c ON c.key = a.account
     {latest_of("a")}

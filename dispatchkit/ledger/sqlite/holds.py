@@ -136,8 +136,8 @@ class Holds:
             "UPDATE chunk SET seen = ?, seen_boot = ?, boot = ? WHERE run = ? AND number = ? AND token = ?",
             (moment.wall, moment.boot_time, moment.boot, run, chunk, token),
         ).rowcount
-        (stopped,) = db.execute("SELECT stopped FROM run WHERE number = ?", (run,)).fetchone()
-        return HeartbeatStatus(bool(mine), bool(stopped))
+        row = db.execute("SELECT stopped FROM run WHERE number = ?", (run,)).fetchone()
+        return HeartbeatStatus(bool(mine), row is not None and bool(row[0]))
 
     def release(self, db: sqlite3.Connection, run: int, chunk: int, token: str) -> None:
         """Release a chunk.

@@ -15,6 +15,7 @@ from dispatchkit.ledger.chunk import Chunk, divide
 from dispatchkit.ledger.contents import Content
 from dispatchkit.ledger.files import pieces
 from dispatchkit.ledger.sqlite.holds import Holds
+from dispatchkit.ledger.store import deleted_meanwhile
 
 __all__ = ["add_part", "add_targets", "complete_plan"]
 
@@ -61,7 +62,7 @@ def add_targets(db: sqlite3.Connection, run: int, commands: Mapping[bytes, str])
     Returns:
         The number of the run's targets.
     """
-    (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+    total = _total_of(db, run)
     rows = [(index, key, command) for index, (key, command) in enumerate(commands.items(), total)]
     # In the order of keys, each page of their index is changed once.
     rows.sort(key=itemgetter(1))
@@ -74,7 +75,19 @@ def add_targets(db: sqlite3.Connection, run: int, commands: Mapping[bytes, str])
         rows.sort()
         rows = [(index, key, command) for index, (_, key, command) in enumerate(rows, total)]
         _insert(db, run, rows)
-    return int(total) + len(rows)
+    return total + len(rows)
+
+
+def _total_of(db: sqlite3.Connection, run: int) -> int:
+    """The number of a run's targets.
+
+    Raises:
+        LedgerError: The run was deleted.
+    """
+    row = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+    if row is None:
+        raise deleted_meanwhile()
+    return int(row[0])
 
 
 def _insert(db: sqlite3.Connection, run: int, rows: list[_Row]) -> None:
@@ -118,7 +131,7 @@ def complete_plan(holds: Holds, db: sqlite3.Connection, run: int, *, size: int |
         The chunks of the run.
     """
     db.execute("UPDATE run SET plan_complete = 1 WHERE number = ?", (run,))
-    (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+    total = _total_of(db, run)
     db.executemany(
         "INSERT INTO chunk (run, number, start_index, end_index) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (run, number) DO UPDATE SET end_index = excluded.end_index",

@@ -40,6 +40,7 @@ from dispatchkit.ledger.sqlite.file import add_boot, check, connect_writer, empt
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
 from dispatchkit.ledger.sqlite.plan import add_part, complete_plan
+from dispatchkit.ledger.sqlite.prune import delete_contents, delete_run
 from dispatchkit.ledger.sqlite.read import Reading, fetching
 from dispatchkit.ledger.sqlite.repeats import find_launched, find_repeats
 from dispatchkit.ledger.sqlite.rows import rows_of, run_of, story_of, target_of
@@ -61,7 +62,7 @@ from dispatchkit.ledger.sqlite.sql import (
 )
 from dispatchkit.ledger.sqlite.thread import DatabaseThread
 from dispatchkit.ledger.sqlite.write import Afterwards, Batch, Writing
-from dispatchkit.ledger.store import MAX_NUMBER, TABLES_OF_RUN, Store
+from dispatchkit.ledger.store import MAX_NUMBER, Store
 from dispatchkit.ledger.target import Target, TargetRow, Unsettled
 
 __all__ = ["SqliteStore"]
@@ -332,23 +333,11 @@ class SqliteStore(Store):
         sql = "SELECT EXISTS (SELECT 1 FROM content WHERE run = ?)"
         return bool(await self._read(lambda db: db.execute(sql, (run,)).fetchone()[0]))
 
-    async def prune_contents(self, run: int) -> None:
-        now = self._clock.now().isoformat()
+    async def prune_contents(self, run: int) -> bool:
+        return await self._write(partial(delete_contents, self._holds, run=run, now=self._clock.now()))
 
-        def work(db: sqlite3.Connection) -> None:
-            db.execute("PRAGMA secure_delete = ON")  # else the free pages of the file still hold them
-            db.execute("DELETE FROM content WHERE run = ?", (run,))
-            db.execute("UPDATE run SET contents_pruned = ? WHERE number = ?", (now, run))
-
-        await self._write(work)
-
-    async def delete(self, run: int) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            for table in TABLES_OF_RUN:
-                db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
-            db.execute("DELETE FROM run WHERE number = ?", (run,))
-
-        await self._write(work)
+    async def delete(self, run: int) -> bool:
+        return await self._write(partial(delete_run, self._holds, run=run))
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         given = {

@@ -245,7 +245,7 @@ def _add_states(
 def _claim_result(db: sqlite3.Connection, claim: Claim, moment: Moment) -> ClaimResult:
     """Whether a claim was granted, or why not."""
     given = {"run": claim.run, "chunk": claim.chunk, "index": claim.index, "token": claim.token, **moment.given}
-    held, final, granted = db.execute(ANSWER, given).fetchone()
+    held, final, granted = db.execute(ANSWER, given).fetchone() or (False, False, False)  # the run was deleted
     if held and granted:
         return ClaimResult.GRANTED
     return ClaimResult.TAKEN if held and final else ClaimResult.STOPPED

@@ -391,6 +391,42 @@ async def test_verified_canary_stays_unread(tmp_path: Path, caplog: pytest.LogCa
         assert caplog.messages.count(told) == 1
 
 
+async def test_taken_target_is_no_canary(tmp_path: Path) -> None:
+    """Another run launched one of the first targets, so others went first. A second resume holds the rest back, too."""
+    async with (
+        Sandbox() as sandbox,
+        DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct,
+        Ledger(tmp_path / "l.db") as ledger,
+    ):
+        await direct.start_many(range(1, 21), canary=2, ledger=ledger, run="a", max_launches=1).finish()
+        await direct.start_many([2, 3], ledger=ledger, run="b").finish()
+        sandbox.direct.stuck[4] = "initiated"
+        for window in (3600, 3600, None):  # without a window, the targets of the other run are no longer left out
+            run = direct.start_many(
+                range(1, 21), ledger=ledger, run="a", canary_timeout=0.2, repeat_window=window, max_launches=10
+            )
+            await run.finish()
+            assert reason(run) == ("canary", "4: its state reads 'initiated', after 0.2 s (canary=2)")
+            assert sandbox.launches == {1: 1, 2: 1, 3: 1, 4: 1}
+
+
+async def test_smaller_canary_reads_all_begun(tmp_path: Path) -> None:
+    async with (
+        Sandbox() as sandbox,
+        DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct,
+        Ledger(tmp_path / "l.db") as ledger,
+    ):
+        sandbox.direct.stuck[2] = "initiated"
+        for canary in (3, 1, None):
+            options: Any = {} if canary is None else {"canary": canary}
+            run = direct.start_many(range(1, 21), ledger=ledger, run="a", canary_timeout=0.2, **options)
+            assert (await run.finish()).done == 3
+            assert reason(run)[0] == "canary"
+        sandbox.direct.stuck.clear()
+        again = direct.start_many(range(1, 21), ledger=ledger, run="a", canary=1)
+        assert (await again.finish()).done == 17 + 3
+
+
 async def test_resume_reads_earlier_log(tmp_path: Path) -> None:
     async with (
         Sandbox(active=range(1, 50)) as sandbox,

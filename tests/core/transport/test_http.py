@@ -15,6 +15,7 @@ from yarl import URL
 
 from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.transport import SendTracker, Transport, TransportFailure
+from tests.harness import until
 from tests.wire import Listener, http
 
 LARGE = bytes(range(256)) * 4096 * 8  # 8 MiB: more than the buffers of both sides take
@@ -222,3 +223,17 @@ async def test_closed_transport_sends_nothing() -> None:
         TransportFailure("the client was closed", sent=False, client_closed=True),
         False,
     )
+
+
+async def test_cancelled_close_closes_connections() -> None:
+    async with Listener(http(200)) as listener:
+        made = Transport(URL(listener.url), connect_timeout=5)
+        await send(made, Request("POST", "/"))
+        session = made._http.session  # type: ignore[union-attr]  # pyright: ignore[reportPrivateUsage, reportOptionalMemberAccess]
+        closing = asyncio.create_task(made.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert session.closed
+        await until(lambda: not listener._open)  # pyright: ignore[reportPrivateUsage]
