@@ -9,7 +9,7 @@ import logging
 import math
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Generic, TypeVar
 
 import attrs
@@ -22,6 +22,7 @@ from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.call.run_log import RunLog
 from dispatchkit.core.call.state_read import StateRead
 from dispatchkit.core.command import Command, Evidence, Request, Response
+from dispatchkit.core.durations import moment_after
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.core.transport.transport import SendTracker, TransportFailure
@@ -218,7 +219,7 @@ class Flight(Generic[W, R]):
     def _pause(self) -> str:
         """A description of a pause that lasts beyond the deadline."""
         pacer = self.context.pacer
-        until = self.context.clock.now() + timedelta(seconds=pacer.paused_for())
+        until = moment_after(self.context.clock.now(), pacer.paused_for())
         why = "the account is paused" if pacer.throttled_for() else "nothing starts, since most attempts got no answer,"
         return f"{why} until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline{self.latest_failure()}"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, TypeVar
 
 import attrs
@@ -26,10 +26,11 @@ from dispatchkit.core.call.wait import (
     identity,
     seconds_of,
 )
+from dispatchkit.core.durations import seconds_left
 from dispatchkit.core.validators import a_kind, seconds, shown, true_or_false
 from dispatchkit.errors import DispatchkitError
 
-__all__ = ["DEFAULT_RETRY", "RetryPolicy", "RetryReason", "a_policy", "retry_after"]
+__all__ = ["DEFAULT_RETRY", "RetryPolicy", "RetryReason", "a_policy", "asked_wait", "retry_after"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -225,10 +226,6 @@ DEFAULT_RETRY = RetryPolicy()
 """The default policy of a client."""
 
 
-_LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)
-"""The latest date that can be formatted."""
-
-
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Parse a ``Retry-After`` header into seconds; None if it is absent or unreadable.
 
@@ -243,6 +240,12 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
         if until is None:
             return None
         wait = (until - (http_date(headers.get("Date", "")) or now)).total_seconds()
-    if math.isnan(wait):
+    return asked_wait(wait, now)
+
+
+def asked_wait(value: object, now: datetime) -> float | None:
+    """Seconds that a provider asks to wait, as far as a date can name their end; None if they are no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return min(max(wait, 0.0), (_LAST_MOMENT - now).total_seconds())
+    wait = float(min(max(value, 0.0), seconds_left(now)))
+    return None if math.isnan(wait) else wait

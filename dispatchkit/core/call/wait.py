@@ -14,7 +14,7 @@ from typing import cast
 from tenacity import AsyncRetrying, Future, RetryCallState
 from tenacity.wait import wait_base, wait_exponential, wait_random_exponential
 
-from dispatchkit.core.validators import shown
+from dispatchkit.core.validators import MAX_SECONDS, shown
 
 __all__ = ["FULL_JITTER", "THROTTLED_JITTER", "WaitStrategy", "a_strategy", "describe", "identity", "seconds_of"]
 
@@ -47,7 +47,7 @@ def seconds_of(
     elapsed: float = 0.0,
     waited: float = 0.0,
 ) -> float:
-    """The seconds that a strategy gives.
+    """The seconds that a strategy gives, at most 31 years.
 
     Args:
         strategy: The strategy.
@@ -79,7 +79,7 @@ def _checked(value: object) -> float:
         raise TypeError(f"a wait strategy must return seconds, not {shown(value)}")
     if not 0 <= value < math.inf:
         raise ValueError(f"a wait strategy must return seconds from 0 up, not {shown(value)}")
-    return float(value)
+    return float(min(value, MAX_SECONDS))  # a longer wait overflows one clock or another
 
 
 def identity(value: object) -> object:

@@ -18,8 +18,9 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from dispatchkit import DispatchkitError, NotSentError, OutcomeUnknownError, RetryPolicy, State, ThrottledError
+from dispatchkit import DispatchkitError, NotSentError, OutcomeUnknownError, Pace, RetryPolicy, State, ThrottledError
 from dispatchkit.core.transport.transport import TransportFailure
+from dispatchkit.core.validators import MAX_SECONDS
 from dispatchkit.testing import FakeClock
 from tests.fake_transport import FakeTransport, throttled
 from tests.harness import hide_state, played
@@ -83,6 +84,16 @@ def test_strategy_sees_the_call() -> None:
 def test_nonsense_is_refused(value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="a wait strategy must return seconds"):
         delay(RetryPolicy(wait=lambda _: value))
+
+
+@pytest.mark.parametrize("value", [2.6e11, 1e308, 10**400], ids=["date", "float", "int"])
+async def test_endless_wait_is_still_rejected(value: float) -> None:
+    policy = RetryPolicy(throttled_wait=lambda _: value)
+    assert delay(policy, is_throttled=True) == MAX_SECONDS
+    client, _ = played(says=lambda *_: throttled(), retry=policy, pace=Pace(max_pause=MAX_SECONDS))
+    with pytest.raises(ThrottledError):
+        await client.start(7)
+    assert client.statistics().pace.paused_for == MAX_SECONDS
 
 
 def raises(_: RetryCallState) -> float:
