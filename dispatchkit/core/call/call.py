@@ -196,13 +196,14 @@ class Call(Generic[W, R]):
             raise
 
     def _own(self, error: DispatchkitError) -> DispatchkitError:
-        """Add the command, its attempts and a hint to an error."""
+        """A copy of an error with the command, its attempts and a hint."""
         flight = self._flight
-        if error.state is State.UNKNOWN:
-            error.hint = hint_of(flight.command, flight.context.wire) or type(error).hint
-            if isinstance(error, OutcomeUnknownError) and error.is_final:
-                error.hint += f" {error.final_hint}"
-        return error.with_context(flight.command, flight.attempts, flight.request_id)
+        own = error.with_context(flight.command, flight.attempts, flight.request_id)
+        if own.state is State.UNKNOWN:
+            own.hint = hint_of(flight.command, flight.context.wire) or type(own).hint
+            if isinstance(own, OutcomeUnknownError) and own.is_final:
+                own.hint += f" {own.final_hint}"
+        return own
 
     def _end_flight(self, what: str) -> None:
         """Record the attempt that an exception ended, and return its permit."""

@@ -50,6 +50,12 @@ R_co = TypeVar("R_co", covariant=True)
 W = TypeVar("W")
 
 
+def _error_value(error: BaseException | None) -> object:
+    """What makes two errors equal: exceptions are compared by identity, but the states of a call are values."""
+    told = ("summary", "is_final", "retry_after")
+    return error and (type(error), error.args, *(getattr(error, name, None) for name in told))
+
+
 @attrs.frozen
 class Start:
     """The start of a request."""
@@ -86,7 +92,7 @@ class Rules(Generic[W, R]):
 class Doubt:
     """The unclear attempts of a call."""
 
-    error: OutcomeUnknownError
+    error: OutcomeUnknownError = attrs.field(eq=_error_value)
     """The call's outcome until settling finds another."""
     began: Start
     """Start of the first unclear attempt."""
@@ -122,9 +128,9 @@ class CallState(Generic[W, R]):
     """The unclear attempts so far, including those of an earlier process."""
     partly_sent: Start | None = None
     """Start of the first request whose claim expired after a part had left. No server had the whole request."""
-    throttled: ThrottledError | None = None
+    throttled: ThrottledError | None = attrs.field(default=None, eq=_error_value)
     """The latest HTTP 429."""
-    error: DispatchkitError | None = None
+    error: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
     """The outcome, if no further attempt is made."""
     delay: float = 0.0
     """Seconds until the next attempt."""
@@ -136,7 +142,7 @@ class CallState(Generic[W, R]):
     """Whether one state read is enough, since the call may be retried whatever it shows."""
     settlement: Settlement[R] = attrs.field(default=NOT_READ)
     """The latest state read."""
-    refusal: DispatchkitError | None = None
+    refusal: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
     """The refusal of a retry, perhaps because the earlier attempt succeeded."""
 
 
@@ -185,7 +191,7 @@ class Unfinished:
 class Failed(Unfinished):
     """An attempt ended with an error."""
 
-    error: DispatchkitError
+    error: DispatchkitError = attrs.field(eq=_error_value)
     start: Start
     answers_another: bool = False
     """Whether the provider marked the answer as a replay of another request's."""
@@ -266,7 +272,7 @@ class Send:
 class Probe(Generic[W, R]):
     """Read the provider's state once. It ends with `Observed`."""
 
-    probe: StateProbe[W, R] | LogProbe[W, R]
+    probe: StateProbe[W, R] | LogProbe[W, R] = attrs.field(eq=lambda probe: probe.command)  # it settles with a closure
     doubt: Doubt
     believed_from: float
     """When a state without the effect counts, on the clock's ``monotonic``."""
@@ -286,7 +292,7 @@ class Log:
     """Log a record. It ends with `Logged`."""
 
     text: str
-    error: DispatchkitError | None
+    error: DispatchkitError | None = attrs.field(eq=_error_value)
     delay: float | None = None
 
 
@@ -295,8 +301,8 @@ class Finish(Generic[R_co]):
     """The call is over: it has a result or an error."""
 
     result: R_co | None = None
-    error: DispatchkitError | None = None
-    cause: Exception | None = None
+    error: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
+    cause: Exception | None = attrs.field(default=None, eq=_error_value)
     """An exception of the policy's wait strategy, which ended the retries."""
 
 

@@ -1,7 +1,8 @@
 """Decide the next action of a call, as a pure function of its state and an event.
 
-The result is a new state and an action. The function performs nothing, reads no clock and draws no random number. So
-every sequence of events can be explored. `Call` performs the actions. Each event leads to one action:
+The result is a new state and an action. The function performs nothing: time and random numbers come with the events.
+Only a wait strategy of the user may look at a clock or draw a number itself. So every sequence of events can be
+explored. `Call` performs the actions. Each event leads to one action:
 
 - *Unknown*: the doubt begins or is renewed. If the user vouches for deduplication by request id, a retry with the same
   id is allowed. Otherwise `Probe` reads the provider's state.

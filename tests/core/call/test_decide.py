@@ -252,8 +252,36 @@ def test_pause_postpones_a_state_read() -> None:
     assert "the account is paused" in str(last.error)
 
 
-def test_state_and_actions_are_values() -> None:
-    assert play(state(), failed(LOST))[1:] == play(state(), failed(LOST))[1:]
+def raises(_: RetryCallState) -> float:
+    raise KeyError("mine")
+
+
+@pytest.mark.parametrize(
+    ("before", "events"),
+    [
+        (state(), [failed(LOST), Waited(now(1), has_token=True), denied(Evidence.ABSENT, 60)]),
+        (state(), [failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 60)]),
+        (state(remembered=FOREVER, in_log=True), [failed(LOST), Waited(now(1)), failed(UNSENT, 2)]),
+        (state(), [Expired(now(1), start(0)), Late(now(9), "late")]),
+        (state(policy=RetryPolicy(throttled_wait=raises)), [failed(THROTTLED)]),
+    ],
+)
+def test_same_events_decide_alike(before: CallState[Any, Any], events: list[Event[Any]]) -> None:
+    assert play(before, *events) == play(before, *events)
+    assert hash(play(before, *events)[1]) == hash(play(before, *events)[1])
+
+
+def test_different_errors_differ() -> None:
+    assert Finish[None](error=LOST) == Finish(error=OutcomeUnknownError("reset"))
+    assert Finish[None](error=LOST) != Finish(error=OutcomeUnknownError("no answer"))
+    assert Finish[None](error=LOST) != Finish(error=OutcomeUnknownError("reset", is_final=True))
+    assert Finish[None](error=THROTTLED) != Finish(error=ThrottledError("slow down", code=None, retry_after=4.0))
+    assert Finish[None](error=UNSENT, cause=KeyError(1)) != Finish(error=UNSENT, cause=KeyError(2))
+    assert Finish[None](error=UNSENT) != Finish()
+    assert failed(LOST) == failed(OutcomeUnknownError("reset"))
+
+
+def test_state_and_actions_are_frozen() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         state().tries = 2  # type: ignore[misc]
 
