@@ -83,6 +83,7 @@ def _failed(
     elapsed: float,
 ) -> Failed:
     context = flight.context
+    error = error.with_context(flight.command, flight.attempts, flight.request_id)  # a wait strategy sees it
     answered = isinstance(error, RejectedError)
     if answered:
         flight.answered_at = flight.started + elapsed
@@ -109,7 +110,13 @@ def _check(flight: Flight[W, R], result: R) -> R | Failed:
         which = "this is" if answers_another else "it may be"
         text = f"{which} the answer to another request: a proxy on the way strips request ids"
         # Final for a launch: a later process knows the id and would trust the replay.
-        error = OutcomeUnknownError(text, is_final=flight.log_key is not None)
+        error = OutcomeUnknownError(
+            text,
+            is_final=flight.log_key is not None,
+            command=command,
+            attempts=flight.attempts,
+            request_id=flight.request_id,
+        )
         return Failed(flight.now(), error, Start(flight.began, flight.started), answers_another=answers_another)
     if flight.log_key is None:
         return result

@@ -132,6 +132,8 @@ class CallState(Generic[W, R]):
     """The latest HTTP 429."""
     error: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
     """The outcome, if no further attempt is made."""
+    latest: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
+    """The error of the latest attempt; None before its end."""
     delay: float = 0.0
     """Seconds until the next attempt."""
     waited: float = 0.0

@@ -132,7 +132,7 @@ def _then(error: OutcomeUnknownError, what: str, *, is_final: bool = False) -> O
 
 def _failed(state: CallState[W, R], event: Failed) -> tuple[CallState[W, R], Action[W, R]]:
     now, error = event.now, event.error
-    state = attrs.evolve(state, first_started=state.first_started or event.start.wall)
+    state = attrs.evolve(state, first_started=state.first_started or event.start.wall, latest=error)
     if isinstance(error, OutcomeUnknownError):
         return _unclear(state, now, error, event.start, answers_another=event.answers_another)
     if isinstance(error, NotSentError):
@@ -243,7 +243,13 @@ def _observed(state: CallState[W, R], event: Observed[R]) -> tuple[CallState[W, 
     believed = event.asked - event.age >= believed_from
     if state.reads_once or not (lags or settlement.evidence is Evidence.INCONCLUSIVE) or (lags and believed):
         return _conclude(state, settlement)
-    pause = policy.probe_delay(state.probes, drawn=now.random, error=_doubt(state).error)
+    pause = policy.probe_delay(
+        state.probes,
+        drawn=now.random,
+        error=state.latest or _doubt(state).error,
+        elapsed=now.monotonic - state.rules.started,
+        waited=state.waited,
+    )
     if not believed:
         # The next response may be as old: wait that much longer.
         pause = min(pause, max(MIN_PROBE_PAUSE if event.age else 0.0, believed_from + event.age - now.monotonic))
@@ -308,7 +314,7 @@ def _retry(
             throttled=reason == "throttled",
             after=after,
             drawn=now.random,
-            error=error,
+            error=state.latest or error,
             elapsed=now.monotonic - state.rules.started,
             waited=state.waited,
         )

@@ -181,13 +181,22 @@ class RetryPolicy:
         strategy = self.throttled_wait if throttled else self.wait
         return after + seconds_of(strategy, number, drawn=drawn, error=error, elapsed=elapsed, waited=waited)
 
-    def probe_delay(self, number: int, *, drawn: float, error: DispatchkitError | None = None) -> float:
-        """Seconds to wait after state read ``number``."""
+    def probe_delay(
+        self,
+        number: int,
+        *,
+        drawn: float,
+        error: DispatchkitError | None = None,
+        elapsed: float = 0.0,
+        waited: float = 0.0,
+    ) -> float:
+        """Seconds to wait after state read ``number``. See `seconds_of`."""
         drawn = 0.5 + drawn / 2
         # The bound of the exponent prevents an overflow after many reads.
         least = min(_MAX_PROBE_PAUSE, MIN_PROBE_PAUSE * 2.0 ** min(number - 1, 60)) * drawn
         with contextlib.suppress(Exception):  # the strategy is the user's code: it must not end the settling
-            return max(least, seconds_of(self.wait, number, drawn=drawn, error=error))
+            delay = seconds_of(self.wait, number, drawn=drawn, error=error, elapsed=elapsed, waited=waited)
+            return max(least, delay)
         return least
 
     def pause(self, error: DispatchkitError) -> float:
@@ -205,8 +214,16 @@ def _no_wait(_: object) -> float:
 class _QuickPolicy(RetryPolicy):
     """See `RetryPolicy.for_tests`."""
 
-    def probe_delay(self, number: int, *, drawn: float, error: DispatchkitError | None = None) -> float:
-        del drawn, error
+    def probe_delay(
+        self,
+        number: int,
+        *,
+        drawn: float,
+        error: DispatchkitError | None = None,
+        elapsed: float = 0.0,
+        waited: float = 0.0,
+    ) -> float:
+        del drawn, error, elapsed, waited
         return min(0.1, 0.005 * 2.0 ** min(number - 1, 60))
 
     def __repr__(self) -> str:

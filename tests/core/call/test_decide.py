@@ -430,5 +430,33 @@ def test_strategy_sees_time_and_error() -> None:
     play(state(policy=policy, started=10.0), failed(UNSENT, 25), Waited(now(26)), failed(THROTTLED, 27))
     assert seen == [(15.0, UNSENT), (17.0, THROTTLED)]
     read = denied(Evidence.INCONCLUSIVE, 29)
-    play(state(policy=policy), failed(LOST, 28), Waited(now(29), has_token=True), read)
-    assert [error for _, error in seen[2:]] == [LOST]
+    play(state(policy=policy, started=10.0), failed(LOST, 28), Waited(now(29), has_token=True), read)
+    assert seen[2:] == [(19.0, LOST)]
+
+
+def test_strategy_sees_latest_attempt() -> None:
+    seen: list[tuple[object, float]] = []
+
+    def strategy(call: RetryCallState) -> float:
+        seen.append((call.outcome and call.outcome.exception(), call.idle_for))
+        return 1.0
+
+    before = state(policy=RetryPolicy(wait=strategy, throttled_wait=strategy))
+    read = denied(Evidence.NOT_APPLIED, 60)
+    before, _, _ = play(before, failed(LOST), Waited(now(1), has_token=True), read, Waited(now(61)))
+    before, last, _ = play(before, failed(THROTTLED, 62), Waited(now(66)), failed(UNSENT, 67))
+    assert last == Wait(1.0, for_token=True)
+    play(before, Waited(now(68)), failed(LOST, 69), Waited(now(70), has_token=True), denied(Evidence.INCONCLUSIVE, 70))
+    assert seen == [(LOST, 0.0), (THROTTLED, 1.0), (UNSENT, 5.0), (LOST, 6.0)]
+
+
+def test_strategy_sees_inherited_doubt() -> None:
+    seen: list[object] = []
+
+    def strategy(call: RetryCallState) -> float:
+        seen.append(call.outcome and call.outcome.exception())
+        return 1.0
+
+    before = attrs.evolve(state(policy=RetryPolicy(wait=strategy)), doubt=Doubt(LOST, start(-10), 0.0))
+    play(before, TakenOver(now(1)), denied(Evidence.INCONCLUSIVE, 1))
+    assert seen == [LOST]

@@ -18,7 +18,16 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from dispatchkit import DispatchkitError, NotSentError, OutcomeUnknownError, Pace, RetryPolicy, State, ThrottledError
+from dispatchkit import (
+    DispatchkitError,
+    NotSentError,
+    OutcomeUnknownError,
+    Pace,
+    RetryPolicy,
+    StartDispatch,
+    State,
+    ThrottledError,
+)
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.core.validators import MAX_SECONDS
 from dispatchkit.testing import FakeClock
@@ -149,18 +158,41 @@ async def test_strategy_counts_what_was_waited() -> None:
     assert seen == [(1.0, 0.0), (4.0, 2.0), (7.0, 4.0)]
 
 
+async def test_strategy_sees_whole_error() -> None:
+    seen: list[BaseException | None] = []
+
+    def strategy(state: RetryCallState) -> float:
+        seen.append(state.outcome and state.outcome.exception())
+        return 2.0
+
+    answers = [throttled(), TransportFailure("refused", sent=False), TransportFailure("reset", sent=True)]
+    policy = RetryPolicy(wait=strategy, throttled_wait=strategy)
+    client, transport = played(says=lambda *_: answers.pop(0) if answers else None, retry=policy)
+    hide_state(transport)
+    with pytest.raises(OutcomeUnknownError):
+        await client.start(7, timeout=20)
+    errors = [error for error in seen if isinstance(error, DispatchkitError)]
+    kinds = [ThrottledError, ThrottledError, NotSentError, OutcomeUnknownError]  # the pause of the account asks first
+    assert [type(error) for error in errors[:4]] == kinds
+    assert {error.command for error in errors} == {StartDispatch(7)}
+    assert [len(error.attempts) for error in errors[:4]] == [1, 1, 2, 3]
+
+
 def test_strategy_sees_the_error() -> None:
     seen: list[BaseException | None] = []
 
     def strategy(call: RetryCallState) -> float:
         seen.append(None if call.outcome is None else call.outcome.exception())
+        times.append((call.seconds_since_start, call.idle_for))
         return 1.0
 
+    times: list[tuple[float | None, float]] = []
     policy = RetryPolicy(wait=strategy, throttled_wait=strategy)
     policy.delay(1, throttled=False, after=0.0, drawn=0.5, error=ERROR)
-    policy.probe_delay(1, drawn=0.5, error=ERROR)
+    policy.probe_delay(1, drawn=0.5, error=ERROR, elapsed=4.0, waited=2.0)
     policy.pause(THROTTLED)
     assert seen == [ERROR, ERROR, THROTTLED]
+    assert times == [(0.0, 0.0), (4.0, 2.0), (0.0, 0.0)]
 
 
 @pytest.mark.parametrize(("strategy", "pause"), [(None, 2.0), (wait_fixed(5), 5.0), (wait_none(), 0.0), (raises, 2.0)])
