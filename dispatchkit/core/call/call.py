@@ -143,7 +143,9 @@ class Call(Generic[W, R]):
         self._flight.log_end(final.error.summary, final.error)
         error = self._own(final.error)
         if final.cause is not None:
-            error.__cause__ = without_frames(final.cause)
+            latest = None if self._state is None else self._state.latest
+            if final.cause not in {latest, final.error}:  # the strategy may raise the error that it was shown
+                error.__cause__ = without_frames(final.cause)
             error.add_note("it was not retried, since the wait strategy of the RetryPolicy failed")
         return error
 

@@ -133,6 +133,15 @@ async def test_failing_strategy_ends_in_outcome(strategy: Any, answer: Any, stat
         assert pickle.loads(pickle.dumps(caught.value)).state is state
 
 
+async def test_reraised_error_is_no_cause() -> None:
+    policy = RetryPolicy(wait=lambda state: state.outcome.result() if state.outcome else 1.0)
+    client, _ = played(says=lambda *_: TransportFailure("refused", sent=False), retry=policy)
+    with pytest.raises(NotSentError) as caught:
+        await client.start(7)
+    assert caught.value.__cause__ is None
+    assert caught.value.__notes__ == ["it was not retried, since the wait strategy of the RetryPolicy failed"]
+
+
 async def test_call_waits_as_strategy_says() -> None:
     clock = FakeClock()
 
