@@ -33,7 +33,7 @@ def exact_key(kind: Kind, state: CallState[Any, Any], world: World, action: Any)
         state.rules.has_one_id,
         state.phase,
         state.tries,
-        state.first_started,
+        state.first_started and state.first_started.monotonic,
         doubt and (doubt.error.is_final, doubt.began.monotonic, doubt.acting_until, doubt.is_denied),
         state.partly_sent and state.partly_sent.monotonic,
         state.throttled is None,
@@ -106,7 +106,7 @@ def _oldest_id(state: CallState[Any, Any], world: World) -> float:
     """The age of the request id, or infinity once the provider has forgotten it."""
     moments: list[datetime] = []
     if state.first_started is not None:
-        moments.append(state.first_started)
+        moments.append(state.first_started.wall)
     if state.doubt is not None:
         moments.append(state.doubt.began.wall)
     elif state.partly_sent is not None:

@@ -55,7 +55,7 @@ FAULTS = (
     Fault("another launch's entry counts", "if rules.in_log and now.other", "if 0 and now.other", "launch"),
     Fault(
         "ids are never forgotten",
-        "return rules.deduplicated(now.wall - first)",
+        "return rules.deduplicated(max(ages))",
         "return rules.deduplicated(now.wall - now.wall)",
         "deduplicated launch",
     ),

@@ -55,7 +55,8 @@ async def attempt(flight: Flight[W, R], permit: Permit = 0) -> R | AttemptEvent:
         gate.expired()
         flight.permit, flight.tracker = 0, None
         context.pacer.cancel(permit)
-        return Expired(flight.now(), Start(began, started) if reply.sent else None)
+        now = flight.now()
+        return Expired(now, Start(began, started, now.slept) if reply.sent else None)
     else:
         elapsed = clock.monotonic() - started
         flight.record(reply.what, elapsed, sent=reply.sent)
@@ -96,7 +97,8 @@ def _failed(
         grows=isinstance(error, RejectedError) and error.concerns_target,
         by=paused_by(reply),
     )
-    return Failed(flight.now(), error, Start(flight.began, flight.started))
+    now = flight.now()
+    return Failed(now, error, Start(flight.began, flight.started, now.slept))
 
 
 def _check(flight: Flight[W, R], result: R) -> R | Failed:
@@ -117,7 +119,8 @@ def _check(flight: Flight[W, R], result: R) -> R | Failed:
             attempts=flight.attempts,
             request_id=flight.request_id,
         )
-        return Failed(flight.now(), error, Start(flight.began, flight.started), answers_another=answers_another)
+        now = flight.now()
+        return Failed(now, error, Start(flight.began, flight.started, now.slept), answers_another=answers_another)
     if flight.log_key is None:
         return result
     if is_replay:

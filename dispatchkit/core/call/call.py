@@ -87,9 +87,12 @@ class Call(Generic[W, R]):
                 rules=self._rules(),
                 doubt=Doubt(
                     OutcomeUnknownError("the process that sent it ended before an answer came"),
-                    Start(earlier.unclear_since, now - (clock.now() - earlier.unclear_since).total_seconds()),
+                    Start(
+                        earlier.unclear_since,
+                        now - (clock.now() - earlier.unclear_since).total_seconds(),
+                        clock.boottime() - now,
+                    ),
                     now if earlier.acting_until is None else earlier.acting_until,
-                    clock.boottime() - now,
                     earlier.acted_by,
                 ),
             )

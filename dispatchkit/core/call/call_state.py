@@ -64,6 +64,12 @@ class Start:
     """On the wall clock."""
     monotonic: float
     """On the clock's ``monotonic``, which is never set."""
+    slept: float = 0.0
+    """Seconds by which ``boottime`` was ahead of ``monotonic`` at its end."""
+
+    def age(self, boottime: float) -> float:
+        """Seconds since the start, including sleep of the machine after its end. The wall clock may have been set."""
+        return boottime - self.slept - self.monotonic
 
 
 @attrs.frozen(kw_only=True)
@@ -98,8 +104,6 @@ class Doubt:
     """Start of the first unclear attempt."""
     acting_until: float
     """The latest moment at which the latest unclear attempt can reach the provider, on the clock's ``monotonic``."""
-    slept: float = 0.0
-    """Seconds by which ``boottime`` was ahead of ``monotonic`` when the doubt began."""
     acted_by: float | None = None
     """The latest moment at which it can have acted, on the clock's ``monotonic``; None means ``acting_until``."""
     is_denied: bool = False
@@ -107,7 +111,7 @@ class Doubt:
 
     def age(self, clock: Clock) -> float:
         """Seconds since the first unclear attempt began, including sleep of the machine."""
-        return max(0.0, clock.boottime() - self.slept - self.began.monotonic)
+        return max(0.0, self.began.age(clock.boottime()))
 
 
 NOT_READ: Settlement[Never] = Settlement(Evidence.INCONCLUSIVE, "its state was not read")
@@ -122,7 +126,7 @@ class CallState(Generic[W, R]):
     """What the call does: attempt, read the provider's state, record the settlement, or wait for a retry."""
     tries: int = 1
     """Attempts so far as `RetryPolicy.attempts` counts them, including the one in flight."""
-    first_started: datetime | None = None
+    first_started: Start | None = None
     """Start of this call's first attempt; None before its end."""
     doubt: Doubt | None = None
     """The unclear attempts so far, including those of an earlier process."""

@@ -21,6 +21,7 @@ An unclear read needs no settling: it is retried, and a refusal of the retry is 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Never, TypeVar
 
 import attrs
@@ -132,7 +133,7 @@ def _then(error: OutcomeUnknownError, what: str, *, is_final: bool = False) -> O
 
 def _failed(state: CallState[W, R], event: Failed) -> tuple[CallState[W, R], Action[W, R]]:
     now, error = event.now, event.error
-    state = attrs.evolve(state, first_started=state.first_started or event.start.wall, latest=error)
+    state = attrs.evolve(state, first_started=state.first_started or event.start, latest=error)
     if isinstance(error, OutcomeUnknownError):
         return _unclear(state, now, error, event.start, answers_another=event.answers_another)
     if isinstance(error, NotSentError):
@@ -162,10 +163,10 @@ def _unclear(
     """The doubt begins or is renewed."""
     earlier = state.doubt
     if earlier is None:
-        doubt = Doubt(error, state.partly_sent or start, now.monotonic, now.slept)
+        doubt = Doubt(error, state.partly_sent or start, now.monotonic)
     else:
         acting_until = max(earlier.acting_until, now.monotonic)  # an earlier process's request may still arrive
-        doubt = Doubt(error, earlier.began, acting_until, earlier.slept)
+        doubt = Doubt(error, earlier.began, acting_until)
     state = attrs.evolve(state, doubt=doubt)
     if state.rules.is_read_only:
         return _retry(state, now, error, "unknown")
@@ -211,10 +212,13 @@ def _is_deduplicated(state: CallState[W, R], now: Now) -> bool:
     repeats = policy.repeat_unclear and "unknown" in policy.retry_on and policy.attempts > 1
     if not repeats or not rules.has_one_id or now.strips_ids:
         return False
-    first = _doubt(state).began.wall
+    starts = [_doubt(state).began]
     if state.first_started is not None:  # an earlier process may have sent the first request
-        first = min(first, state.first_started)
-    return rules.deduplicated(now.wall - first)
+        starts.append(state.first_started)
+    boottime = now.monotonic + now.slept
+    # The wall clock may have been set back, and only it may know of a start in an earlier process.
+    ages = (max(now.wall - start.wall, timedelta(seconds=start.age(boottime))) for start in starts)
+    return rules.deduplicated(max(ages))
 
 
 def _read(state: CallState[W, R], now: Now, *, has_token: bool = False) -> tuple[CallState[W, R], Action[W, R]]:

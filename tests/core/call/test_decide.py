@@ -234,6 +234,24 @@ def test_unclear_retry_may_act_too() -> None:
     assert last.believed_from == 62.0 + 60.0
 
 
+@pytest.mark.parametrize(("slept", "leaves"), [(18.0, True), (19.0, False)])
+def test_id_ages_while_clock_is_set_back(slept: float, leaves: bool) -> None:
+    """An id is as old as the clock says that advanced more. Sleep of the machine counts."""
+    before = state(remembered=timedelta(seconds=30), in_log=True)
+    before, last, _ = play(before, failed(THROTTLED), Waited(now(5)), failed(LOST, 6))
+    assert isinstance(last, Wait)
+    back = Now(monotonic=11.0, wall=NOON - timedelta(hours=2), slept=slept)
+    assert isinstance(decide(before, Waited(back))[1], Send if leaves else Finish)
+
+
+def test_inherited_id_ages_while_asleep() -> None:
+    doubt = Doubt(LOST, attrs.evolve(start(-10), slept=100.0), 0.0)
+    before = attrs.evolve(state(remembered=timedelta(seconds=30), in_log=True), doubt=doubt)
+    for slept, leaves in ((100.0, True), (118.0, True), (119.0, False)):
+        surroundings = Now(monotonic=1.0, wall=NOON - timedelta(hours=2), slept=slept)
+        assert isinstance(play(before, TakenOver(surroundings))[1], Send if leaves else Probe)
+
+
 def test_deduplication_is_checked_when_leaving() -> None:
     before = state(remembered=timedelta(seconds=30), in_log=True)
     before, last, _ = play(before, failed(LOST))

@@ -171,7 +171,7 @@ async def test_strategy_sees_whole_error() -> None:
     seen: list[BaseException | None] = []
 
     def strategy(state: RetryCallState) -> float:
-        seen.append(state.outcome and state.outcome.exception())
+        seen.append(None if state.outcome is None else state.outcome.exception())
         return 2.0
 
     answers = [throttled(), TransportFailure("refused", sent=False), TransportFailure("reset", sent=True)]
