@@ -6,6 +6,7 @@ tenacity's ``RetryCallState`` to seconds. It is the user's code, so its results 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable
@@ -32,10 +33,16 @@ def a_strategy(name: str, value: object) -> None:
     """Check a setting that is a wait strategy.
 
     Raises:
-        TypeError: It is no callable, or a class, or a coroutine function.
+        TypeError: It is no callable, or a class, or calling it makes a coroutine.
     """
-    if not callable(value) or isinstance(value, type) or inspect.iscoroutinefunction(value):
+    if not callable(value) or isinstance(value, type) or _makes_coroutine(value):
         raise TypeError(f"{name} must be a wait strategy such as tenacity.wait_fixed(2), not {shown(value)}")
+
+
+def _makes_coroutine(value: object) -> bool:
+    while isinstance(value, functools.partial):
+        value = cast("functools.partial[object]", value).func
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)
 
 
 def seconds_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,6 +88,28 @@ def test_strategy_sees_the_call() -> None:
     delay(RetryPolicy(wait=strategy), 3, error=ERROR, elapsed=20.0, waited=5.0)
     delay(RetryPolicy(wait=strategy))
     assert seen == [(3, ERROR, 20.0, 5.0), (1, None, 0.0, 0.0)]
+
+
+async def sleepy(_: RetryCallState) -> float:
+    return 1.0
+
+
+class Sleepy:
+    async def __call__(self, state: RetryCallState) -> float:
+        return 1.0
+
+
+class SleepyWait(wait_fixed):
+    async def __call__(self, retry_state: RetryCallState) -> float:  # type: ignore[override]
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    "strategy", [sleepy, partial(sleepy), Sleepy(), Sleepy().__call__, partial(Sleepy()), SleepyWait(1)]
+)
+def test_coroutine_is_no_strategy(strategy: Any) -> None:
+    with pytest.raises(TypeError, match="wait must be a wait strategy such as"):
+        RetryPolicy(wait=strategy)
 
 
 @pytest.mark.parametrize("value", [-1, -0.001, math.nan, math.inf, "3", None, True, [1]])
