@@ -437,6 +437,52 @@ def test_inherited_retries_end_launches_only(in_log: bool) -> None:
         assert play(before, TakenOver(now(1)), denied(Evidence.INCONCLUSIVE, 1))[1] == Send()
 
 
+@pytest.mark.parametrize("repeats", [0, 1])
+def test_inherited_launch_is_retried_once(repeats: int) -> None:
+    before = attrs.evolve(state(remembered=FOREVER, in_log=True, repeats=repeats), doubt=Doubt(LOST, start(-10), 0.0))
+    assert isinstance(play(before, TakenOver(now(1)))[1], Finish if repeats else Send)
+
+
+def test_unclear_retry_is_final() -> None:
+    before = state(remembered=FOREVER, in_log=True)
+    assert ended_finally(before, failed(LOST), Waited(now(1)), failed(LOST, 2))
+    assert not ended_finally(before, failed(LOST), Waited(now(1)), failed(REFUSED, 2))
+    assert not ended_finally(before, failed(LOST), NoToken(now(9)))
+    final = OutcomeUnknownError("stripped", is_final=True)
+    assert ended_finally(before, failed(final), Waited(now(1)), failed(REFUSED, 2))
+
+
+def ended_finally(before: CallState[Any, Any], *events: Event[Any]) -> bool:
+    """Whether a call ends in an unknown outcome that nothing can settle."""
+    _, last, _ = play(before, *events)
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+    return last.error.is_final
+
+
+@pytest.mark.parametrize(
+    ("policy", "retries"),
+    [
+        (RetryPolicy(attempts=2), True),
+        (RetryPolicy(attempts=1), False),
+        (RetryPolicy(repeat_unclear=False), False),
+        (RetryPolicy(retry_on={"not_sent", "throttled"}), False),
+    ],
+)
+def test_launch_without_retry_is_read(policy: RetryPolicy, retries: bool) -> None:
+    """The log is read unless a retry under the same id may follow."""
+    before = state(remembered=FOREVER, in_log=True, policy=policy)
+    before, last, _ = play(before, failed(LOST))
+    assert last == Wait(0.5 if retries else 0.0, for_token=True)
+    assert isinstance(decide(before, Waited(now(1), has_token=True))[1], Send if retries else Probe)
+
+
+def test_next_read_outlasts_old_response() -> None:
+    before, _, _ = play(state(), failed(LOST), Waited(now(1), has_token=True))
+    old = Observed[Any](now(61), Settlement(Evidence.NOT_APPLIED, "it is absent"), 61, 3.0)
+    assert play(attrs.evolve(before, probes=5), old)[1] == Wait(60 + 3.0 - 61)
+
+
 def test_strategy_sees_time_and_error() -> None:
     seen: list[tuple[float | None, object]] = []
 
@@ -466,6 +512,10 @@ def test_strategy_sees_latest_attempt() -> None:
     assert last == Wait(1.0, for_token=True)
     play(before, Waited(now(68)), failed(LOST, 69), Waited(now(70), has_token=True), denied(Evidence.INCONCLUSIVE, 70))
     assert seen == [(LOST, 0.0), (THROTTLED, 1.0), (UNSENT, 5.0), (LOST, 6.0)]
+    before = state(remembered=FOREVER, policy=RetryPolicy(wait=strategy))
+    before, _, _ = play(before, failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 1))
+    play(before, Waited(now(2)), failed(REFUSED, 3), Waited(now(3), has_token=True), denied(Evidence.NOT_APPLIED, 4))
+    assert seen[4:] == [(LOST, 0.0), (REFUSED, 1.0)]
 
 
 def test_strategy_sees_inherited_doubt() -> None:
