@@ -13,7 +13,7 @@ import pytest
 import dispatchkit.altcraft
 import dispatchkit.direct
 from dispatchkit import ActivateMailing, AddMessages, Audience, LaunchRegular, Message, StartDispatch, StopDispatch
-from dispatchkit.core.call.call_state import CallState, Finish, Probe, Send
+from dispatchkit.core.call.call_state import CallState, Event, Finish, Probe, Send
 from dispatchkit.core.call.decide import decide
 from dispatchkit.core.command import Command
 from tests.proof.explore import ViolationError, check, explore
@@ -59,12 +59,20 @@ def required(command_type: type[Command[Any, Any]]) -> list[str]:
 
 @pytest.mark.parametrize(("names", "repeats"), SHORT)
 def test_every_short_call(names: str, repeats: bool) -> None:
-    assert explore(DISTINCT_KINDS[names], attempts=3, probes=2, surprises=0, repeat_unclear=repeats).states > 30
+    kind = DISTINCT_KINDS[names]
+    explored = explore(kind, attempts=3, probes=2, surprises=0, repeat_unclear=repeats, decide=decide_twice)
+    assert explored.states > 30
 
 
 @pytest.mark.parametrize("name", ["start", "deduplicated launch"])
 def test_every_short_surprise(name: str) -> None:
-    assert explore(KINDS[name], attempts=2, probes=2, surprises=1).states > 1000
+    assert explore(KINDS[name], attempts=2, probes=2, surprises=1, decide=decide_twice).states > 1000
+
+
+def decide_twice(state: CallState[Any, Any], event: Event[Any]) -> tuple[CallState[Any, Any], Any]:
+    decided = decide(state, event)
+    assert decide(state, event) == decided, "the same event decides differently"
+    return decided
 
 
 @pytest.mark.second_stage
