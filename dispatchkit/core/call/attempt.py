@@ -121,7 +121,7 @@ def _check(flight: Flight[W, R], result: R) -> R | Failed:
         )
         now = flight.now()
         return Failed(now, error, Start(flight.began, flight.started, now.slept), answers_another=answers_another)
-    if flight.log_key is None:
+    if flight.log_key is None or (flight.state is None and not is_replay):
         return result
     if is_replay:
         replays.honoured = True

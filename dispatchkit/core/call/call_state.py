@@ -96,7 +96,7 @@ class Rules(Generic[W, R]):
 
 @attrs.frozen
 class Doubt:
-    """The unclear attempts of a call."""
+    """The requests of a call that have left, perhaps in part, and were not answered."""
 
     error: OutcomeUnknownError = attrs.field(eq=_error_value)
     """The call's outcome until settling finds another."""
@@ -108,6 +108,8 @@ class Doubt:
     """The latest moment at which it can have acted, on the clock's ``monotonic``; None means ``acting_until``."""
     is_denied: bool = False
     """Whether the provider's state proves that none of the attempts acted, or ever will."""
+    is_partial: bool = False
+    """Whether each claim expired after a part of its request had left. No server had a whole request."""
 
     def age(self, clock: Clock) -> float:
         """Seconds since the first unclear attempt began, including sleep of the machine."""
@@ -129,9 +131,7 @@ class CallState(Generic[W, R]):
     first_started: Start | None = None
     """Start of this call's first attempt; None before its end."""
     doubt: Doubt | None = None
-    """The unclear attempts so far, including those of an earlier process."""
-    partly_sent: Start | None = None
-    """Start of the first request whose claim expired after a part had left. No server had the whole request."""
+    """The unclear requests so far, including those of an earlier process."""
     throttled: ThrottledError | None = attrs.field(default=None, eq=_error_value)
     """The latest HTTP 429."""
     error: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
@@ -150,6 +150,11 @@ class CallState(Generic[W, R]):
     """The latest state read."""
     refusal: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
     """The refusal of a retry, perhaps because the earlier attempt succeeded."""
+
+    @property
+    def unclear(self) -> Doubt | None:
+        """The doubt, unless no server had a whole request: then none can have acted."""
+        return None if self.doubt is None or self.doubt.is_partial else self.doubt
 
 
 # Events

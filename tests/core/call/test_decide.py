@@ -153,20 +153,23 @@ def test_late_attempt_keeps_doubt() -> None:
 def test_expired_claim_is_no_attempt() -> None:
     before, last, _ = play(state(), Expired(now(1)))
     assert last == Send()
-    assert (before.tries, before.partly_sent) == (1, None)
+    assert (before.tries, before.doubt) == (1, None)
+
+
+def began_of(state: CallState[Any, Any]) -> Start | None:
+    return None if state.doubt is None else state.doubt.began
 
 
 def test_partly_sent_is_unknown() -> None:
     before, last, _ = play(state(policy=RetryPolicy(attempts=1)), Expired(now(1), start(0)), failed(UNSENT, 2))
     assert isinstance(last, Finish)
     assert isinstance(last.error, OutcomeUnknownError)
-    assert before.partly_sent == start(0)
+    assert (began_of(before), before.unclear) == (start(0), None)
     _, last, _ = play(state(), Expired(now(1), start(0)), Expired(now(2), start(1)), Late(now(200), "late"))
     assert isinstance(last, Finish)
     assert isinstance(last.error, OutcomeUnknownError)
     before, _, _ = play(state(), Expired(now(1), start(0)), failed(LOST, 2))
-    assert before.doubt is not None
-    assert before.doubt.began == start(0)
+    assert (began_of(before), before.unclear) == (start(0), before.doubt)
 
 
 def test_phase_names_next_step() -> None:
@@ -183,7 +186,7 @@ def test_phase_names_next_step() -> None:
 def test_first_partly_sent_request_counts() -> None:
     for later in (start(2), None):
         before, _, _ = play(state(), Expired(now(1), start(0)), Expired(now(3), later))
-        assert before.partly_sent == start(0)
+        assert began_of(before) == start(0)
 
 
 def test_throttling_outranks_partly_sent() -> None:
@@ -235,7 +238,7 @@ def test_unclear_retry_may_act_too() -> None:
 
 
 @pytest.mark.parametrize(("slept", "leaves"), [(18.0, True), (19.0, False)])
-def test_id_ages_while_clock_is_set_back(slept: float, leaves: bool) -> None:
+def test_set_back_clock_ages_id(slept: float, leaves: bool) -> None:
     """An id is as old as the clock says that advanced more. Sleep of the machine counts."""
     before = state(remembered=timedelta(seconds=30), in_log=True)
     before, last, _ = play(before, failed(THROTTLED), Waited(now(5)), failed(LOST, 6))
