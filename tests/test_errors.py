@@ -108,6 +108,18 @@ def test_an_error_pickles_whole(error_type: type[DispatchkitError], protocol: in
             assert (twin.status, twin.code, twin.message) == (403, 4031, "нет")
 
 
+def test_context_is_added_to_copy() -> None:
+    error = OutcomeUnknownError("no answer", is_final=True)
+    error.__cause__, error.__suppress_context__ = KeyError("mine"), False
+    error.add_note("a note")
+    whole = error.with_context(COMMAND, ATTEMPTS, "an-id")
+    whole.add_note("another")
+    assert (error.command, error.attempts, error.request_id, error.__notes__) == (None, (), None, ["a note"])
+    assert (whole.command, whole.attempts, whole.request_id) == (COMMAND, ATTEMPTS, "an-id")
+    assert (type(whole), whole.is_final, whole.__notes__) == (OutcomeUnknownError, True, ["a note", "another"])
+    assert (whole.__cause__, whole.__suppress_context__) == (error.__cause__, False)
+
+
 def test_throttled_error_pickles_retry_time() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     twin = pickle.loads(pickle.dumps(ThrottledError("slow", retry_after=5.0, retry_at=at)))

@@ -142,7 +142,7 @@ OF_CALL: dict[str, Any] = {
 def ended(command: Any, error: DispatchkitError | None = None, result: Any = None) -> Outcome[Any]:
     """What came of a command: done, or the outcome of an error."""
     if error is not None:
-        error.with_context(command, ATTEMPTS, "r")
+        error = error.with_context(command, ATTEMPTS, "r")
     return Done(0, command, result, ATTEMPTS, "r") if error is None else failed(0, command, error)
 
 

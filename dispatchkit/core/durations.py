@@ -1,8 +1,28 @@
-"""Lengths of time, as people read them."""
+"""Lengths of time, as people read them, and the moments at their ends."""
 
 from __future__ import annotations
 
-__all__ = ["in_words"]
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["in_words", "moment_after", "seconds_left"]
+
+_LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)
+"""The latest date that can be formatted."""
+
+
+def seconds_left(now: datetime) -> float:
+    """Seconds from now on that a date can name."""
+    return (_LAST_MOMENT - now).total_seconds()
+
+
+def moment_after(now: datetime, seconds: float) -> datetime:
+    """The moment in so many seconds, or the last one that a date can name.
+
+    Example:
+        >>> moment_after(datetime(2026, 3, 1, tzinfo=UTC), 1e300)
+        datetime.datetime(9999, 12, 31, 0, 0, tzinfo=datetime.timezone.utc)
+    """
+    return now + timedelta(seconds=min(seconds, seconds_left(now)))
 
 
 def in_words(seconds: float) -> str:

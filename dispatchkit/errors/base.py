@@ -127,9 +127,14 @@ class DispatchkitError(TypedValue, Exception):
         return target_of(self.command)
 
     def with_context(self, command: object, attempts: tuple[Attempt, ...], request_id: str | None) -> Self:
-        """Add the command, its attempts and its request id. Returns the error itself."""
-        self.command, self.attempts, self.request_id = command, attempts, request_id
-        return self
+        """A copy with the command, its attempts and its request id."""
+        copied = cast("Self", rebuild(type(self), self.args, self.__dict__))
+        if "__notes__" in self.__dict__:
+            copied.__notes__ = [*self.__notes__]
+        copied.__cause__, copied.__context__ = self.__cause__, self.__context__
+        copied.__suppress_context__ = self.__suppress_context__
+        copied.command, copied.attempts, copied.request_id = command, attempts, request_id
+        return copied
 
     def __str__(self) -> str:
         subject = f"{one_line(repr(self.command), 500)}: " if self.command is not None else ""

@@ -93,8 +93,8 @@ def rejected(
         message, status, code = _REFUSALS.get(error, ("Refused", 400, None))
         error = error(message, status=status, code=code)
     command = StartDispatch(target) if command is None else command
-    error.with_context(command, (_attempt(f"HTTP {error.status}", sent=True),), None)
-    return Rejected(index, command, error)
+    attempts = (_attempt(f"HTTP {error.status}", sent=True),)
+    return Rejected(index, command, error.with_context(command, attempts, None))
 
 
 def not_sent(
@@ -142,8 +142,7 @@ def unknown(
     """
     command = StartDispatch(target) if command is None else command
     error = OutcomeUnknownError(summary, is_final=is_final)
-    error.with_context(command, (_attempt(summary, sent=True),), None)
-    return Unknown(index, command, error)
+    return Unknown(index, command, error.with_context(command, (_attempt(summary, sent=True),), None))
 
 
 def _attempt(result: str, *, sent: bool) -> Attempt:

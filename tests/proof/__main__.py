@@ -10,7 +10,7 @@ from tests.proof.explore import explore_all
 parser = argparse.ArgumentParser(prog="python -m tests.proof", description=__doc__)
 parser.add_argument("--attempts", type=int, default=5, help="attempts of a call (default: 5)")
 parser.add_argument("--probes", type=int, default=6, help="state reads of a call (default: 6)")
-parser.add_argument("--surprises", type=int, default=1, help="stops, pauses, rivals, late wake-ups (default: 1)")
+parser.add_argument("--surprises", type=int, default=1, help="stops, pauses, rivals, odd wake-ups (default: 1)")
 given = parser.parse_args()
 began = last = time.perf_counter()
 total = 0

@@ -33,9 +33,8 @@ def exact_key(kind: Kind, state: CallState[Any, Any], world: World, action: Any)
         state.rules.has_one_id,
         state.phase,
         state.tries,
-        state.first_started,
-        doubt and (doubt.error.is_final, doubt.began.monotonic, doubt.acting_until, doubt.is_denied),
-        state.partly_sent and state.partly_sent.monotonic,
+        state.first_started and state.first_started.monotonic,
+        doubt and (doubt.error.is_final, doubt.began.monotonic, doubt.acting_until, doubt.is_denied, doubt.is_partial),
         state.throttled is None,
         type(state.error),
         state.delay,
@@ -50,7 +49,7 @@ def exact_key(kind: Kind, state: CallState[Any, Any], world: World, action: Any)
 def merged_key(kind: Kind, state: CallState[Any, Any], world: World, action: Any) -> Key:
     """What the rest of the call depends on."""
     is_logging = isinstance(action, Log)
-    doubt = state.doubt
+    doubt = state.unclear
     # The rules of ids matter only where the provider deduplicates.
     ids = (state.rules.has_one_id, state.rules.in_log and state.rules.repeats) if kind.vouched else None
     match state.phase:
@@ -73,7 +72,7 @@ def merged_key(kind: Kind, state: CallState[Any, Any], world: World, action: Any
         _oldest_id(state, world) if kind.vouched else None,
         doubt and _acting_until(state, doubt, world),
         # Both decide the outcome of a call that is not in doubt; a read may be rejected in doubt, too.
-        doubt is None and state.partly_sent is None,
+        state.doubt is None,
         (doubt is None or kind.command.is_read_only) and state.throttled is None,
         state.settlement.evidence is Evidence.APPLIED,
         doing,
@@ -106,11 +105,9 @@ def _oldest_id(state: CallState[Any, Any], world: World) -> float:
     """The age of the request id, or infinity once the provider has forgotten it."""
     moments: list[datetime] = []
     if state.first_started is not None:
-        moments.append(state.first_started)
+        moments.append(state.first_started.wall)
     if state.doubt is not None:
         moments.append(state.doubt.began.wall)
-    elif state.partly_sent is not None:
-        moments.append(state.partly_sent.wall)
     if not moments:
         return 0.0
     age = (world.wall - min(moments)).total_seconds()

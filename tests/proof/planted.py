@@ -34,14 +34,14 @@ FAULTS = (
     Fault("absence is proof", "_DENIALS = frozenset({", "_DENIALS = frozenset({Evidence.ABSENT, ", "launch"),
     Fault(
         "the refusal of a retry is final",
-        "if state.doubt is None or state.rules",
+        "if (doubt := state.unclear) is None or state.rules",
         "if True or state.rules",
         "deduplicated activate",
     ),
     Fault(
         "a throttled retry forgets the doubt",
-        "    if state.doubt is None:\n        is_partly",
-        "    if True:\n        is_partly",
+        "    if doubt is None or ((doubt.is_partial",
+        "    if True or ((doubt.is_partial",
         "stop",
     ),
     Fault("retries need no token", "Wait(state.delay, for_token=True)", "Wait(state.delay)", "start"),
@@ -55,7 +55,7 @@ FAULTS = (
     Fault("another launch's entry counts", "if rules.in_log and now.other", "if 0 and now.other", "launch"),
     Fault(
         "ids are never forgotten",
-        "return rules.deduplicated(now.wall - first)",
+        "return rules.deduplicated(max(ages))",
         "return rules.deduplicated(now.wall - now.wall)",
         "deduplicated launch",
     ),
@@ -83,8 +83,8 @@ FAULTS = (
     Fault("unclear calls are always repeated", "and state.rules.policy.repeat_unclear:", "and True:", "start"),
     Fault(
         "a partly sent request is not sent",
-        "is_partly_sent = state.partly_sent is not None and",
-        "is_partly_sent = False and",
+        "if event.partly_sent is not None and",
+        "if False and",
         "start",
     ),
     Fault("state is read during a pause", "    if now.paused:", "    if 0:", "start"),
@@ -111,8 +111,8 @@ FAULTS = (
     Fault("Retry-After is ignored", "after=error.retry_after or 0.0", "after=0.0", "start"),
     Fault(
         "an expired claim is an outcome",
-        "event.partly_sent), Send()",
-        "event.partly_sent), Finish(error=partly('then it expired'))",
+        "attrs.evolve(state, doubt=doubt)\n    return state, Send()",
+        "attrs.evolve(state, doubt=doubt)\n    return state, Finish(error=OutcomeUnknownError('it expired'))",
         "start",
     ),
     Fault(
@@ -124,8 +124,8 @@ FAULTS = (
     ),
     Fault(
         "an effect that shows is not believed",
-        "return state, Finish(result=settlement.result)\n    error = _then",
-        "pass\n    error = _then",
+        "return state, Finish(result=settlement.result)\n    error = then",
+        "pass\n    error = then",
         "start",
     ),
     Fault("attempts are not counted", "if state.tries >= policy.attempts:", "if 0:", "read"),

@@ -16,10 +16,12 @@ import attrs
 
 from dispatchkit import (
     ActivateMailing,
+    AddMessages,
     AltcraftClient,
     DeactivateMailing,
     DirectClient,
     LaunchBroadcast,
+    Message,
     NotSentError,
     OutcomeUnknownError,
     RejectedError,
@@ -58,6 +60,7 @@ __all__ = [
     "LATEST",
     "MEMORY",
     "OLD",
+    "WIRES",
     "Kind",
     "World",
     "begin",
@@ -107,19 +110,29 @@ class Kind:
         return self.denials, self.vouched, has_probe, command.log_key is not None, command.is_read_only
 
 
+WIRES: dict[str, list[tuple[Any, bool]]] = {
+    "direct": [(DirectClient("t")._context.wire, False)],
+    "altcraft": [
+        (AltcraftClient("https://example.com", "t", deduplicates=vouched)._context.wire, vouched)
+        for vouched in (False, True)
+    ],
+}
+"""The wires of each provider, and whether the user vouches for deduplication."""
+
+
 def _kinds() -> Iterator[Kind]:
-    direct: Any = DirectClient("t")._context.wire
+    ((direct, _),) = WIRES["direct"]
     yield Kind("start", StartDispatch(7), direct, frozenset({Evidence.NOT_APPLIED}))
     yield Kind("stop", StopDispatch(7), direct, frozenset({Evidence.NOT_APPLIED, Evidence.NEVER_APPLIED}))
-    for vouched in (False, True):
-        wire: Any = AltcraftClient("https://example.com", "t", deduplicates=vouched)._context.wire
+    yield Kind("add messages", AddMessages(7, [Message("79818269375")]), direct)
+    for wire, vouched in WIRES["altcraft"]:
         word = "deduplicated " if vouched else ""
         state, either = frozenset({Evidence.NOT_APPLIED}), frozenset({Evidence.NOT_APPLIED, Evidence.ABSENT})
         yield Kind(f"{word}activate", ActivateMailing(7), wire, state, vouched)
         yield Kind(f"{word}launch", LaunchBroadcast(7), wire, frozenset({Evidence.ABSENT}), vouched)
         yield Kind(f"{word}deactivate", DeactivateMailing(7), wire, state, vouched)
         yield Kind(f"{word}abort", DeactivateMailing(7, abort_if_running=True), wire, either, vouched)
-    yield Kind("read", ReadStatus(7), wire)
+        yield Kind(f"{word}read", ReadStatus(7), wire, vouched=vouched)
 
 
 KINDS = {kind.name: kind for kind in _kinds()}
@@ -169,7 +182,7 @@ class World(NamedTuple):
     not_before: float = -math.inf
     """Until when the latest HTTP 429 forbids requests."""
     surprises: int = 1
-    """Stops, pauses, rivals, late wake-ups and expired claims that may still come."""
+    """Stops, pauses, rivals, early and late wake-ups, and expired claims that may still come."""
 
     @property
     def wall(self) -> datetime:
@@ -337,7 +350,14 @@ def _readings(kind: Kind, world: World, max_probes: int) -> Iterator[tuple[World
 
 def _waits(world: World, action: Wait) -> Iterator[tuple[World, Event[Any]]]:
     """How a wait may end."""
-    world = world._replace(token=False, paused=False, time=world.time + action.seconds)
+    world = world._replace(token=False, paused=False)
+    if world.surprises and action.seconds:  # early, since a person lifts the pause, or stops the run
+        early = world._replace(surprises=world.surprises - 1)
+        lifted = early._replace(not_before=-math.inf, token=action.for_token)
+        yield lifted, Waited(_now(lifted), has_token=action.for_token)
+        stopped = early._replace(stopped=True)
+        yield stopped, Waited(_now(stopped))
+    world = world._replace(time=world.time + action.seconds)
     if action.for_token:
         none = world._replace(time=max(world.time, LATEST))
         yield none, NoToken(_now(none))

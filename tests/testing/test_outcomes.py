@@ -67,8 +67,10 @@ def test_refusals_get_codes(error: type[RejectedError], status: int, code: int |
 
 def test_errors_can_be_given() -> None:
     error = ThrottledError("slower", retry_after=5)
-    assert outcomes.rejected(8, error=error).error is error
-    assert error.target == 8
+    eight, nine = outcomes.rejected(8, error=error).error, outcomes.rejected(9, error=error).error
+    assert (eight.target, nine.target, error.target) == (8, 9, None)
+    assert isinstance(eight, ThrottledError)
+    assert eight.retry_after == 5
     assert outcomes.not_sent(summary="no route").error.summary == "no route"
     assert outcomes.unknown(is_final=True).error.is_final
 

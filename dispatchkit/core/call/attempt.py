@@ -55,7 +55,8 @@ async def attempt(flight: Flight[W, R], permit: Permit = 0) -> R | AttemptEvent:
         gate.expired()
         flight.permit, flight.tracker = 0, None
         context.pacer.cancel(permit)
-        return Expired(flight.now(), Start(began, started) if reply.sent else None)
+        now = flight.now()
+        return Expired(now, Start(began, started, now.slept) if reply.sent else None)
     else:
         elapsed = clock.monotonic() - started
         flight.record(reply.what, elapsed, sent=reply.sent)
@@ -83,6 +84,7 @@ def _failed(
     elapsed: float,
 ) -> Failed:
     context = flight.context
+    error = error.with_context(flight.command, flight.attempts, flight.request_id)  # a wait strategy sees it
     answered = isinstance(error, RejectedError)
     if answered:
         flight.answered_at = flight.started + elapsed
@@ -95,7 +97,8 @@ def _failed(
         grows=isinstance(error, RejectedError) and error.concerns_target,
         by=paused_by(reply),
     )
-    return Failed(flight.now(), error, Start(flight.began, flight.started))
+    now = flight.now()
+    return Failed(now, error, Start(flight.began, flight.started, now.slept))
 
 
 def _check(flight: Flight[W, R], result: R) -> R | Failed:
@@ -109,9 +112,16 @@ def _check(flight: Flight[W, R], result: R) -> R | Failed:
         which = "this is" if answers_another else "it may be"
         text = f"{which} the answer to another request: a proxy on the way strips request ids"
         # Final for a launch: a later process knows the id and would trust the replay.
-        error = OutcomeUnknownError(text, is_final=flight.log_key is not None)
-        return Failed(flight.now(), error, Start(flight.began, flight.started), answers_another=answers_another)
-    if flight.log_key is None:
+        error = OutcomeUnknownError(
+            text,
+            is_final=flight.log_key is not None,
+            command=command,
+            attempts=flight.attempts,
+            request_id=flight.request_id,
+        )
+        now = flight.now()
+        return Failed(now, error, Start(flight.began, flight.started, now.slept), answers_another=answers_another)
+    if flight.log_key is None or (flight.state is None and not is_replay):
         return result
     if is_replay:
         replays.honoured = True

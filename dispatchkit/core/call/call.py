@@ -43,7 +43,7 @@ from dispatchkit.core.call.call_state import (
     Waited,
 )
 from dispatchkit.core.call.classify import unknown
-from dispatchkit.core.call.decide import decide, partly, unclear_too
+from dispatchkit.core.call.decide import decide, then, unclear_too
 from dispatchkit.core.call.flight import Flight
 from dispatchkit.core.call.frames import hint_of, without_frames
 from dispatchkit.core.call.state_read import StateRead
@@ -70,7 +70,7 @@ class Call(Generic[W, R]):
         flight: The command on its way. Its first attempt has failed, or an earlier process's attempt is unclear.
     """
 
-    __slots__ = ("_flight", "_has_token", "_state", "final")
+    __slots__ = ("_flight", "_has_token", "final")
 
     def __init__(self, flight: Flight[W, R]) -> None:
         self._flight = flight
@@ -78,22 +78,22 @@ class Call(Generic[W, R]):
         """Whether the call holds a token of the retry budget that no answer has returned."""
         self.final: Finish[R] | None = None
         """The final result."""
-        self._state: CallState[W, R] | None = None
-        """What `decide` knows of the call."""
         if (earlier := flight.earlier) is not None:
             clock = flight.context.clock
             now = clock.monotonic()
-            self._state = CallState(
+            flight.state = CallState(
                 rules=self._rules(),
                 doubt=Doubt(
                     OutcomeUnknownError("the process that sent it ended before an answer came"),
-                    Start(earlier.unclear_since, now - (clock.now() - earlier.unclear_since).total_seconds()),
+                    Start(
+                        earlier.unclear_since,
+                        now - (clock.now() - earlier.unclear_since).total_seconds(),
+                        clock.boottime() - now,
+                    ),
                     now if earlier.acting_until is None else earlier.acting_until,
-                    clock.boottime() - now,
                     earlier.acted_by,
                 ),
             )
-            flight.in_doubt = True
 
     @property
     def believed_from(self) -> float | None:
@@ -101,7 +101,8 @@ class Call(Generic[W, R]):
 
         None without doubt.
         """
-        doubt = None if self._state is None else self._state.doubt
+        state = self._flight.state
+        doubt = None if state is None else state.unclear
         return None if doubt is None else doubt.acting_until + self._flight.policy.state_lag
 
     def _rules(self) -> Rules[W, R]:
@@ -126,12 +127,11 @@ class Call(Generic[W, R]):
         """
         flight = self._flight
         if event is None:
-            assert self._state is not None  # noqa: S101 - of the take-over
-            state = attrs.evolve(self._state, rules=self._rules())  # only now the deadline is known
+            assert flight.state is not None  # noqa: S101 - of the take-over
+            state = attrs.evolve(flight.state, rules=self._rules())  # only now the deadline is known
             self.final = final = await self._follow(state, TakenOver(flight.now()))
         else:
-            self._state = state = CallState(rules=self._rules())
-            self.final = final = await self._follow(state, event)
+            self.final = final = await self._follow(CallState(rules=self._rules()), event)
         if final.error is None:
             flight.answered_at = flight.context.clock.monotonic()
             flight.log(logging.INFO, "done after all", kind="done after all")
@@ -143,7 +143,9 @@ class Call(Generic[W, R]):
         self._flight.log_end(final.error.summary, final.error)
         error = self._own(final.error)
         if final.cause is not None:
-            error.__cause__ = without_frames(final.cause)
+            latest = None if self._flight.state is None else self._flight.state.latest
+            if final.cause not in {latest, final.error}:  # the strategy may raise the error that it was shown
+                error.__cause__ = without_frames(final.cause)
             error.add_note("it was not retried, since the wait strategy of the RetryPolicy failed")
         return error
 
@@ -151,8 +153,9 @@ class Call(Generic[W, R]):
         """See `PendingCall.known_outcome`."""
         if self.final is not None and self.final.error is not None:
             return self._own(self.final.error)
-        state, flight = self._state, self._flight
-        unclear = None if state is None or state.doubt is None else state.doubt.error
+        flight, state = self._flight, self._flight.state
+        doubt = None if state is None else state.doubt
+        unclear = None if doubt is None or doubt.is_partial else doubt.error
         left = flight.is_unjudged or (flight.tracker is not None and flight.tracker.sent)
         if unclear is None and left:
             unclear = unknown(flight.command, f"{why} after the request had left")
@@ -162,8 +165,7 @@ class Call(Generic[W, R]):
         if error is not None:
             return self._own(error)
         summary = f"{why} before the request left{flight.latest_failure()}"
-        is_partly_sent = state is not None and state.partly_sent is not None
-        return self._own(partly(summary) if is_partly_sent else NotSentError(summary))
+        return self._own(NotSentError(summary) if doubt is None else then(doubt.error, f"then {summary}"))
 
     def failed(self, exception: Exception) -> Exception:
         """The error of a call that an unexpected exception ends. Its cause is the exception."""
@@ -196,13 +198,14 @@ class Call(Generic[W, R]):
             raise
 
     def _own(self, error: DispatchkitError) -> DispatchkitError:
-        """Add the command, its attempts and a hint to an error."""
+        """A copy of an error with the command, its attempts and a hint."""
         flight = self._flight
-        if error.state is State.UNKNOWN:
-            error.hint = hint_of(flight.command, flight.context.wire) or type(error).hint
-            if isinstance(error, OutcomeUnknownError) and error.is_final:
-                error.hint += f" {error.final_hint}"
-        return error.with_context(flight.command, flight.attempts, flight.request_id)
+        own = error.with_context(flight.command, flight.attempts, flight.request_id)
+        if own.state is State.UNKNOWN:
+            own.hint = hint_of(flight.command, flight.context.wire) or type(own).hint
+            if isinstance(own, OutcomeUnknownError) and own.is_final:
+                own.hint += f" {own.final_hint}"
+        return own
 
     def _end_flight(self, what: str) -> None:
         """Record the attempt that an exception ended, and return its permit."""
@@ -224,10 +227,7 @@ class Call(Generic[W, R]):
         flight = self._flight
         while True:
             state, action = decide(state, event)
-            self._state, flight.is_unjudged = state, False
-            flight.in_doubt = state.doubt is not None
-            if state.partly_sent is not None and flight.partly_sent is None:
-                flight.partly_sent = state.partly_sent.wall
+            flight.state, flight.is_unjudged = state, False
             if self._has_token and isinstance(action, Wait | Finish):
                 self._has_token = False
                 flight.context.budget.give_back()  # no request used it

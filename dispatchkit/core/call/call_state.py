@@ -50,6 +50,12 @@ R_co = TypeVar("R_co", covariant=True)
 W = TypeVar("W")
 
 
+def _error_value(error: BaseException | None) -> object:
+    """What makes two errors equal: exceptions are compared by identity, but the states of a call are values."""
+    told = ("summary", "is_final", "retry_after")
+    return error and (type(error), error.args, *(getattr(error, name, None) for name in told))
+
+
 @attrs.frozen
 class Start:
     """The start of a request."""
@@ -58,6 +64,12 @@ class Start:
     """On the wall clock."""
     monotonic: float
     """On the clock's ``monotonic``, which is never set."""
+    slept: float = 0.0
+    """Seconds by which ``boottime`` was ahead of ``monotonic`` at its end."""
+
+    def age(self, boottime: float) -> float:
+        """Seconds since the start, including sleep of the machine after its end. The wall clock may have been set."""
+        return boottime - self.slept - self.monotonic
 
 
 @attrs.frozen(kw_only=True)
@@ -84,24 +96,24 @@ class Rules(Generic[W, R]):
 
 @attrs.frozen
 class Doubt:
-    """The unclear attempts of a call."""
+    """The requests of a call that have left, perhaps in part, and were not answered."""
 
-    error: OutcomeUnknownError
+    error: OutcomeUnknownError = attrs.field(eq=_error_value)
     """The call's outcome until settling finds another."""
     began: Start
     """Start of the first unclear attempt."""
     acting_until: float
     """The latest moment at which the latest unclear attempt can reach the provider, on the clock's ``monotonic``."""
-    slept: float = 0.0
-    """Seconds by which ``boottime`` was ahead of ``monotonic`` when the doubt began."""
     acted_by: float | None = None
     """The latest moment at which it can have acted, on the clock's ``monotonic``; None means ``acting_until``."""
     is_denied: bool = False
     """Whether the provider's state proves that none of the attempts acted, or ever will."""
+    is_partial: bool = False
+    """Whether each claim expired after a part of its request had left. No server had a whole request."""
 
     def age(self, clock: Clock) -> float:
         """Seconds since the first unclear attempt began, including sleep of the machine."""
-        return max(0.0, clock.boottime() - self.slept - self.began.monotonic)
+        return max(0.0, self.began.age(clock.boottime()))
 
 
 NOT_READ: Settlement[Never] = Settlement(Evidence.INCONCLUSIVE, "its state was not read")
@@ -116,16 +128,16 @@ class CallState(Generic[W, R]):
     """What the call does: attempt, read the provider's state, record the settlement, or wait for a retry."""
     tries: int = 1
     """Attempts so far as `RetryPolicy.attempts` counts them, including the one in flight."""
-    first_started: datetime | None = None
+    first_started: Start | None = None
     """Start of this call's first attempt; None before its end."""
     doubt: Doubt | None = None
-    """The unclear attempts so far, including those of an earlier process."""
-    partly_sent: Start | None = None
-    """Start of the first request whose claim expired after a part had left. No server had the whole request."""
-    throttled: ThrottledError | None = None
+    """The unclear requests so far, including those of an earlier process."""
+    throttled: ThrottledError | None = attrs.field(default=None, eq=_error_value)
     """The latest HTTP 429."""
-    error: DispatchkitError | None = None
+    error: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
     """The outcome, if no further attempt is made."""
+    latest: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
+    """The error of the latest attempt; None before its end."""
     delay: float = 0.0
     """Seconds until the next attempt."""
     waited: float = 0.0
@@ -136,8 +148,13 @@ class CallState(Generic[W, R]):
     """Whether one state read is enough, since the call may be retried whatever it shows."""
     settlement: Settlement[R] = attrs.field(default=NOT_READ)
     """The latest state read."""
-    refusal: DispatchkitError | None = None
+    refusal: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
     """The refusal of a retry, perhaps because the earlier attempt succeeded."""
+
+    @property
+    def unclear(self) -> Doubt | None:
+        """The doubt, unless no server had a whole request: then none can have acted."""
+        return None if self.doubt is None or self.doubt.is_partial else self.doubt
 
 
 # Events
@@ -185,7 +202,7 @@ class Unfinished:
 class Failed(Unfinished):
     """An attempt ended with an error."""
 
-    error: DispatchkitError
+    error: DispatchkitError = attrs.field(eq=_error_value)
     start: Start
     answers_another: bool = False
     """Whether the provider marked the answer as a replay of another request's."""
@@ -266,7 +283,7 @@ class Send:
 class Probe(Generic[W, R]):
     """Read the provider's state once. It ends with `Observed`."""
 
-    probe: StateProbe[W, R] | LogProbe[W, R]
+    probe: StateProbe[W, R] | LogProbe[W, R] = attrs.field(eq=lambda probe: probe.command)  # it settles with a closure
     doubt: Doubt
     believed_from: float
     """When a state without the effect counts, on the clock's ``monotonic``."""
@@ -286,7 +303,7 @@ class Log:
     """Log a record. It ends with `Logged`."""
 
     text: str
-    error: DispatchkitError | None
+    error: DispatchkitError | None = attrs.field(eq=_error_value)
     delay: float | None = None
 
 
@@ -295,8 +312,8 @@ class Finish(Generic[R_co]):
     """The call is over: it has a result or an error."""
 
     result: R_co | None = None
-    error: DispatchkitError | None = None
-    cause: Exception | None = None
+    error: DispatchkitError | None = attrs.field(default=None, eq=_error_value)
+    cause: Exception | None = attrs.field(default=None, eq=_error_value)
     """An exception of the policy's wait strategy, which ended the retries."""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Never, TypeVar
 
 from dispatchkit.core.call.echo import mask_echo
-from dispatchkit.core.call.retry import RetryPolicy, retry_after
+from dispatchkit.core.call.retry import RetryPolicy, asked_wait, retry_after
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import (
     Command,
@@ -17,6 +17,7 @@ from dispatchkit.core.command import (
     UnexpectedResponseError,
     means_refusal,
 )
+from dispatchkit.core.durations import moment_after
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.errors import (
     DispatchkitError,
@@ -53,6 +54,8 @@ def classify(command: Command[W, R], reply: Response | TransportFailure, wire: W
         return unknown(command, f"this answer cannot be read: HTTP {reply.status}, CancelledError was raised")
     except RejectedError as refusal:
         if reply.status != 429:
+            if isinstance(refusal, ThrottledError):  # of a provider's own code, which may ask for any wait
+                refusal.retry_after = asked_wait(refusal.retry_after, clock.now())
             # The locals of the traceback hold the answer.
             return refusal.with_message(mask_echo(refusal.message, command)).with_traceback(None)
         message, code = mask_echo(refusal.message, command), refusal.code
@@ -66,7 +69,7 @@ def classify(command: Command[W, R], reply: Response | TransportFailure, wire: W
         message, code = "too many requests", None
     now = clock.now()
     wait = retry_after(reply.headers, now)
-    until = None if wait is None else now + timedelta(seconds=wait)
+    until = None if wait is None else moment_after(now, wait)
     return ThrottledError(message, code=code, retry_after=wait, retry_at=until)
 
 

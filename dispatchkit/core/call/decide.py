@@ -1,7 +1,8 @@
 """Decide the next action of a call, as a pure function of its state and an event.
 
-The result is a new state and an action. The function performs nothing, reads no clock and draws no random number. So
-every sequence of events can be explored. `Call` performs the actions. Each event leads to one action:
+The result is a new state and an action. The function performs nothing: time and random numbers come with the events.
+Only a wait strategy of the user may look at a clock or draw a number itself. So every sequence of events can be
+explored. `Call` performs the actions. Each event leads to one action:
 
 - *Unknown*: the doubt begins or is renewed. If the user vouches for deduplication by request id, a retry with the same
   id is allowed. Otherwise `Probe` reads the provider's state.
@@ -20,6 +21,7 @@ An unclear read needs no settling: it is retried, and a refusal of the retry is 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Never, TypeVar
 
 import attrs
@@ -52,7 +54,7 @@ from dispatchkit.core.call.retry import MIN_PROBE_PAUSE, RetryPolicy, RetryReaso
 from dispatchkit.core.command import Evidence, Settlement
 from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, RejectedError, ThrottledError
 
-__all__ = ["decide", "log_tolerance", "not_alone", "partly", "unclear_too"]
+__all__ = ["decide", "log_tolerance", "not_alone", "then", "unclear_too"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -83,8 +85,8 @@ def decide(state: CallState[W, R], event: Event[R]) -> tuple[CallState[W, R], Ac
             return _failed(state, event)
         case Late():  # no further attempt could start in time
             return state, Finish(error=_without_effect(state, NotSentError(event.why)))
-        case Expired():  # neither an attempt nor an outcome: the next request claims again
-            return attrs.evolve(state, partly_sent=state.partly_sent or event.partly_sent), Send()
+        case Expired():
+            return _expired(state, event)
         case TakenOver():
             return _settle(state, event.now, is_repeat=state.rules.in_log and state.rules.repeats > 0)
         case Observed():
@@ -111,17 +113,12 @@ def not_alone(evidence: Evidence) -> Settlement[Never]:
     return Settlement(evidence, text, is_final=True)
 
 
-def partly(why: str) -> OutcomeUnknownError:
-    """The outcome of a call of which only a part of a request has left."""
-    return OutcomeUnknownError(f"a part of the request had left when its claim expired; then {why}")
-
-
 def unclear_too(error: OutcomeUnknownError) -> OutcomeUnknownError:
     """The outcome of a launch whose retry is unclear too: another retry might launch again."""
-    return _then(error, "its retry is unclear too, and no replay was ever seen", is_final=True)
+    return then(error, "its retry is unclear too, and no replay was ever seen", is_final=True)
 
 
-def _then(error: OutcomeUnknownError, what: str, *, is_final: bool = False) -> OutcomeUnknownError:
+def then(error: OutcomeUnknownError, what: str, *, is_final: bool = False) -> OutcomeUnknownError:
     """The outcome with a later event appended. A final outcome stays final."""
     return type(error)(f"{error.summary}; {what}", is_final=error.is_final or is_final)
 
@@ -129,9 +126,18 @@ def _then(error: OutcomeUnknownError, what: str, *, is_final: bool = False) -> O
 # Attempts
 
 
+def _expired(state: CallState[W, R], event: Expired) -> tuple[CallState[W, R], Action[W, R]]:
+    """Neither an attempt nor an outcome: the next request claims again."""
+    if event.partly_sent is not None and state.doubt is None:
+        error = OutcomeUnknownError("a part of the request had left when its claim expired")
+        doubt = Doubt(error, event.partly_sent, event.now.monotonic, is_partial=True)
+        state = attrs.evolve(state, doubt=doubt)
+    return state, Send()
+
+
 def _failed(state: CallState[W, R], event: Failed) -> tuple[CallState[W, R], Action[W, R]]:
     now, error = event.now, event.error
-    state = attrs.evolve(state, first_started=state.first_started or event.start.wall)
+    state = attrs.evolve(state, first_started=state.first_started or event.start, latest=error)
     if isinstance(error, OutcomeUnknownError):
         return _unclear(state, now, error, event.start, answers_another=event.answers_another)
     if isinstance(error, NotSentError):
@@ -139,33 +145,28 @@ def _failed(state: CallState[W, R], event: Failed) -> tuple[CallState[W, R], Act
     if isinstance(error, ThrottledError):
         state = attrs.evolve(state, throttled=error)  # from now on, the call is no longer "not sent"
         return _retry(state, now, _without_effect(state, error), "throttled", after=error.retry_after or 0.0)
-    if state.doubt is None or state.rules.is_read_only:
+    if (doubt := state.unclear) is None or state.rules.is_read_only:
         return state, Finish(error=error)
-    return _refused(state, now, error, state.doubt)
+    return _refused(state, now, error, doubt)
 
 
 def _without_effect(state: CallState[W, R], error: DispatchkitError) -> DispatchkitError:
     """The outcome after an attempt that did nothing: unknown if an earlier request is unclear."""
-    error = state.throttled or error
-    if state.doubt is None:
-        is_partly_sent = state.partly_sent is not None and isinstance(error, NotSentError)
-        return partly(error.summary) if is_partly_sent else error
-    if state.rules.is_read_only and isinstance(error, RejectedError):
+    error, doubt = state.throttled or error, state.doubt
+    if doubt is None or ((doubt.is_partial or state.rules.is_read_only) and isinstance(error, RejectedError)):
         return error
-    return _then(state.doubt.error, f"then {error.summary}")
+    return then(doubt.error, f"then {error.summary}")
 
 
 def _unclear(
     state: CallState[W, R], now: Now, error: OutcomeUnknownError, start: Start, *, answers_another: bool
 ) -> tuple[CallState[W, R], Action[W, R]]:
     """The doubt begins or is renewed."""
-    earlier = state.doubt
-    if earlier is None:
-        doubt = Doubt(error, state.partly_sent or start, now.monotonic, now.slept)
-    else:
-        acting_until = max(earlier.acting_until, now.monotonic)  # an earlier process's request may still arrive
-        doubt = Doubt(error, earlier.began, acting_until, earlier.slept)
-    state = attrs.evolve(state, doubt=doubt)
+    earlier, acting_until = state.unclear, now.monotonic
+    if earlier is not None:  # an earlier process's request may still arrive
+        acting_until = max(earlier.acting_until, now.monotonic)
+    began = start if state.doubt is None else state.doubt.began
+    state = attrs.evolve(state, doubt=Doubt(error, began, acting_until))
     if state.rules.is_read_only:
         return _retry(state, now, error, "unknown")
     if state.rules.in_log and answers_another:
@@ -195,7 +196,7 @@ def _refused(
     """A retry was rejected, perhaps because the earlier attempt succeeded."""
     if state.rules.in_log:
         # Only deduplicated launches are retried, and a replayed refusal has no mark.
-        return state, Finish(error=_then(doubt.error, f"then {refusal.summary}"))
+        return state, Finish(error=then(doubt.error, f"then {refusal.summary}"))
     # The lag begins again: the refusal may be the first sign of the effect.
     doubt = attrs.evolve(doubt, acting_until=max(doubt.acting_until, now.monotonic))
     state = attrs.evolve(
@@ -210,10 +211,13 @@ def _is_deduplicated(state: CallState[W, R], now: Now) -> bool:
     repeats = policy.repeat_unclear and "unknown" in policy.retry_on and policy.attempts > 1
     if not repeats or not rules.has_one_id or now.strips_ids:
         return False
-    first = _doubt(state).began.wall
+    starts = [_doubt(state).began]
     if state.first_started is not None:  # an earlier process may have sent the first request
-        first = min(first, state.first_started)
-    return rules.deduplicated(now.wall - first)
+        starts.append(state.first_started)
+    boottime = now.monotonic + now.slept
+    # The wall clock may have been set back, and only it may know of a start in an earlier process.
+    ages = (max(now.wall - start.wall, timedelta(seconds=start.age(boottime))) for start in starts)
+    return rules.deduplicated(max(ages))
 
 
 def _read(state: CallState[W, R], now: Now, *, has_token: bool = False) -> tuple[CallState[W, R], Action[W, R]]:
@@ -242,7 +246,13 @@ def _observed(state: CallState[W, R], event: Observed[R]) -> tuple[CallState[W, 
     believed = event.asked - event.age >= believed_from
     if state.reads_once or not (lags or settlement.evidence is Evidence.INCONCLUSIVE) or (lags and believed):
         return _conclude(state, settlement)
-    pause = policy.probe_delay(state.probes, drawn=now.random, error=_doubt(state).error)
+    pause = policy.probe_delay(
+        state.probes,
+        drawn=now.random,
+        error=state.latest or _doubt(state).error,
+        elapsed=now.monotonic - state.rules.started,
+        waited=state.waited,
+    )
     if not believed:
         # The next response may be as old: wait that much longer.
         pause = min(pause, max(MIN_PROBE_PAUSE if event.age else 0.0, believed_from + event.age - now.monotonic))
@@ -269,7 +279,7 @@ def _conclude(state: CallState[W, R], settlement: Settlement[R]) -> tuple[CallSt
         return state, Finish(result=settlement.result)
     if settlement.evidence in _DENIALS:
         return state, Finish(error=state.refusal)
-    return state, Finish(error=_then(_then(doubt.error, f"then {state.refusal.summary}"), settlement.detail))
+    return state, Finish(error=then(then(doubt.error, f"then {state.refusal.summary}"), settlement.detail))
 
 
 def _settled(state: CallState[W, R], now: Now) -> tuple[CallState[W, R], Action[W, R]]:
@@ -277,7 +287,7 @@ def _settled(state: CallState[W, R], now: Now) -> tuple[CallState[W, R], Action[
     doubt, settlement = _doubt(state), state.settlement
     if settlement.evidence is Evidence.APPLIED:
         return state, Finish(result=settlement.result)
-    error = _then(doubt.error, settlement.detail, is_final=settlement.is_final)
+    error = then(doubt.error, settlement.detail, is_final=settlement.is_final)
     is_denied = settlement.evidence in _DENIALS and not (state.reads_once and settlement.evidence in _LAGGING)
     state = attrs.evolve(state, doubt=attrs.evolve(doubt, error=error, is_denied=is_denied))
     if (is_denied or state.reads_once) and state.rules.policy.repeat_unclear:
@@ -307,7 +317,7 @@ def _retry(
             throttled=reason == "throttled",
             after=after,
             drawn=now.random,
-            error=error,
+            error=state.latest or error,
             elapsed=now.monotonic - state.rules.started,
             waited=state.waited,
         )
@@ -321,7 +331,7 @@ def _retry(
 
 def _send(state: CallState[W, R], now: Now) -> tuple[CallState[W, R], Action[W, R]]:
     """Make another attempt now, unless what allowed it has changed since."""
-    doubt = state.doubt
+    doubt = state.unclear
     if now.stopped:
         return state, Finish(error=state.error)
     if doubt is not None and not (doubt.is_denied or state.rules.is_read_only or _is_deduplicated(state, now)):

@@ -9,12 +9,12 @@ import logging
 import math
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Generic, TypeVar
 
 import attrs
 
-from dispatchkit.core.call.call_state import Now
+from dispatchkit.core.call.call_state import CallState, Now
 from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.call.gate import Gate, Permit
 from dispatchkit.core.call.request import request_of
@@ -22,6 +22,7 @@ from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.call.run_log import RunLog
 from dispatchkit.core.call.state_read import StateRead
 from dispatchkit.core.command import Command, Evidence, Request, Response
+from dispatchkit.core.durations import moment_after
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.core.transport.transport import SendTracker, TransportFailure
@@ -69,11 +70,9 @@ class Flight(Generic[W, R]):
         "generation",
         "has_rival",
         "id_is_known",
-        "in_doubt",
         "index",
         "is_unjudged",
         "log_key",
-        "partly_sent",
         "permit",
         "policy",
         "refusal",
@@ -81,6 +80,7 @@ class Flight(Generic[W, R]):
         "request_id",
         "run_log",
         "started",
+        "state",
         "stop",
         "timeout",
         "trace_headers",
@@ -135,16 +135,14 @@ class Flight(Generic[W, R]):
         self._attempted: tuple[tuple[datetime, float, str, bool], ...] = ()
         self.answered_at = -math.inf
         """The latest answer that was no server failure, on the clock's ``monotonic``."""
-        self.partly_sent: datetime | None = None
-        """Start of the first request whose claim expired after a part had left."""
         self.permit: Permit = 0
         """The pacer's permit of the attempt in flight; 0 if there is none."""
         self.tracker: SendTracker | None = None
         """The tracker of the attempt in flight; None if there is none."""
         self.is_unjudged = False
         """Whether the latest attempt may have left, and no decision has taken it into account."""
-        self.in_doubt = False
-        """Whether an earlier attempt is unclear."""
+        self.state: CallState[W, R] | None = None
+        """What `decide` knows of the call; None before an attempt has failed."""
 
     def build_request(self, request_id: str | None) -> Request:
         """The request under another id or token.
@@ -163,6 +161,11 @@ class Flight(Generic[W, R]):
         return tuple(Attempt(number, *ended) for number, ended in enumerate(self._attempted, 1))
 
     @property
+    def in_doubt(self) -> bool:
+        """Whether an earlier attempt may have acted."""
+        return self.state is not None and self.state.unclear is not None
+
+    @property
     def is_over(self) -> bool:
         """Whether no further attempt may start."""
         return self.stop.is_set or self.context.stop.is_set
@@ -178,7 +181,10 @@ class Flight(Generic[W, R]):
     @property
     def first_sent(self) -> datetime | None:
         """Start of the first request of which a byte may have left; None if there is none."""
-        return self.partly_sent or (self._attempted[0][0] if self._attempted else None)
+        starts = [started for started, *_ in self._attempted[:1]]
+        if self.state is not None and self.state.doubt is not None:
+            starts.append(self.state.doubt.began.wall)
+        return min(starts, default=None)
 
     def record(self, what: str, duration: float, *, sent: bool) -> None:
         """Move the attempt in flight to `attempts`, in an order that never hides it from the known outcome."""
@@ -218,7 +224,7 @@ class Flight(Generic[W, R]):
     def _pause(self) -> str:
         """A description of a pause that lasts beyond the deadline."""
         pacer = self.context.pacer
-        until = self.context.clock.now() + timedelta(seconds=pacer.paused_for())
+        until = moment_after(self.context.clock.now(), pacer.paused_for())
         why = "the account is paused" if pacer.throttled_for() else "nothing starts, since most attempts got no answer,"
         return f"{why} until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline{self.latest_failure()}"
 

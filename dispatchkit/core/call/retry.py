@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, TypeVar
 
 import attrs
@@ -26,10 +26,11 @@ from dispatchkit.core.call.wait import (
     identity,
     seconds_of,
 )
+from dispatchkit.core.durations import seconds_left
 from dispatchkit.core.validators import a_kind, seconds, shown, true_or_false
 from dispatchkit.errors import DispatchkitError
 
-__all__ = ["DEFAULT_RETRY", "RetryPolicy", "RetryReason", "a_policy", "retry_after"]
+__all__ = ["DEFAULT_RETRY", "RetryPolicy", "RetryReason", "a_policy", "asked_wait", "retry_after"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -180,13 +181,22 @@ class RetryPolicy:
         strategy = self.throttled_wait if throttled else self.wait
         return after + seconds_of(strategy, number, drawn=drawn, error=error, elapsed=elapsed, waited=waited)
 
-    def probe_delay(self, number: int, *, drawn: float, error: DispatchkitError | None = None) -> float:
-        """Seconds to wait after state read ``number``."""
+    def probe_delay(
+        self,
+        number: int,
+        *,
+        drawn: float,
+        error: DispatchkitError | None = None,
+        elapsed: float = 0.0,
+        waited: float = 0.0,
+    ) -> float:
+        """Seconds to wait after state read ``number``. See `seconds_of`."""
         drawn = 0.5 + drawn / 2
         # The bound of the exponent prevents an overflow after many reads.
         least = min(_MAX_PROBE_PAUSE, MIN_PROBE_PAUSE * 2.0 ** min(number - 1, 60)) * drawn
         with contextlib.suppress(Exception):  # the strategy is the user's code: it must not end the settling
-            return max(least, seconds_of(self.wait, number, drawn=drawn, error=error))
+            delay = seconds_of(self.wait, number, drawn=drawn, error=error, elapsed=elapsed, waited=waited)
+            return max(least, delay)
         return least
 
     def pause(self, error: DispatchkitError) -> float:
@@ -204,8 +214,16 @@ def _no_wait(_: object) -> float:
 class _QuickPolicy(RetryPolicy):
     """See `RetryPolicy.for_tests`."""
 
-    def probe_delay(self, number: int, *, drawn: float, error: DispatchkitError | None = None) -> float:
-        del drawn, error
+    def probe_delay(
+        self,
+        number: int,
+        *,
+        drawn: float,
+        error: DispatchkitError | None = None,
+        elapsed: float = 0.0,
+        waited: float = 0.0,
+    ) -> float:
+        del drawn, error, elapsed, waited
         return min(0.1, 0.005 * 2.0 ** min(number - 1, 60))
 
     def __repr__(self) -> str:
@@ -225,10 +243,6 @@ DEFAULT_RETRY = RetryPolicy()
 """The default policy of a client."""
 
 
-_LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)
-"""The latest date that can be formatted."""
-
-
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Parse a ``Retry-After`` header into seconds; None if it is absent or unreadable.
 
@@ -243,6 +257,12 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
         if until is None:
             return None
         wait = (until - (http_date(headers.get("Date", "")) or now)).total_seconds()
-    if math.isnan(wait):
+    return asked_wait(wait, now)
+
+
+def asked_wait(value: object, now: datetime) -> float | None:
+    """Seconds that a provider asks to wait, as far as a date can name their end; None if they are no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return min(max(wait, 0.0), (_LAST_MOMENT - now).total_seconds())
+    wait = float(min(max(value, 0.0), seconds_left(now)))
+    return None if math.isnan(wait) else wait

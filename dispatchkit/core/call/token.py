@@ -48,7 +48,7 @@ async def attempt_with_token(flight: Flight[W, R], permit: Permit = 0) -> R | At
 
 def _may_change(flight: Flight[W, R]) -> bool:
     """Whether no request that may have acted has left, and the token was not renewed before."""
-    return not flight.in_doubt and flight.partly_sent is None and flight.refusal is None
+    return (flight.state is None or flight.state.doubt is None) and flight.refusal is None
 
 
 async def _take_latest(flight: Flight[W, R], permit: Permit) -> bool:

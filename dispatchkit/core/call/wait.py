@@ -6,6 +6,7 @@ tenacity's ``RetryCallState`` to seconds. It is the user's code, so its results 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from typing import cast
 from tenacity import AsyncRetrying, Future, RetryCallState
 from tenacity.wait import wait_base, wait_exponential, wait_random_exponential
 
-from dispatchkit.core.validators import shown
+from dispatchkit.core.validators import MAX_SECONDS, shown
 
 __all__ = ["FULL_JITTER", "THROTTLED_JITTER", "WaitStrategy", "a_strategy", "describe", "identity", "seconds_of"]
 
@@ -32,10 +33,16 @@ def a_strategy(name: str, value: object) -> None:
     """Check a setting that is a wait strategy.
 
     Raises:
-        TypeError: It is no callable, or a class, or a coroutine function.
+        TypeError: It is no callable, or a class, or calling it makes a coroutine.
     """
-    if not callable(value) or isinstance(value, type) or inspect.iscoroutinefunction(value):
+    if not callable(value) or isinstance(value, type) or _makes_coroutine(value):
         raise TypeError(f"{name} must be a wait strategy such as tenacity.wait_fixed(2), not {shown(value)}")
+
+
+def _makes_coroutine(value: object) -> bool:
+    while isinstance(value, functools.partial):
+        value = cast("functools.partial[object]", value).func
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)
 
 
 def seconds_of(
@@ -47,7 +54,7 @@ def seconds_of(
     elapsed: float = 0.0,
     waited: float = 0.0,
 ) -> float:
-    """The seconds that a strategy gives.
+    """The seconds that a strategy gives, at most 31 years.
 
     Args:
         strategy: The strategy.
@@ -79,7 +86,7 @@ def _checked(value: object) -> float:
         raise TypeError(f"a wait strategy must return seconds, not {shown(value)}")
     if not 0 <= value < math.inf:
         raise ValueError(f"a wait strategy must return seconds from 0 up, not {shown(value)}")
-    return float(value)
+    return float(min(value, MAX_SECONDS))  # a longer wait overflows one clock or another
 
 
 def identity(value: object) -> object:

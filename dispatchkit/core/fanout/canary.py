@@ -281,8 +281,8 @@ class CanarySource:
         if probe is None:
             return Settlement(Evidence.UNAVAILABLE, "no state shows whether it goes out")
         now = clock.monotonic()
-        began = Start(since, now - max(0.0, (clock.now() - since).total_seconds()))
-        doubt = Doubt(OutcomeUnknownError("accepted"), began, until, clock.boottime() - now)
+        began = Start(since, now - max(0.0, (clock.now() - since).total_seconds()), clock.boottime() - now)
+        doubt = Doubt(OutcomeUnknownError("accepted"), began, until)
         reading: StateRead[Never, object] = StateRead(
             context=context,
             command=command,

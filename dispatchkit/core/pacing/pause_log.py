@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from dispatchkit.core.clock import Clock
+from dispatchkit.core.durations import moment_after
 from dispatchkit.core.log import log
 
 __all__ = ["PauseLog"]
@@ -64,5 +65,5 @@ class PauseLog:
 
 def _utc(now: datetime, seconds: float) -> str:
     """The moment in so many seconds, without the date if it is today."""
-    moment = now + timedelta(seconds=seconds)
+    moment = moment_after(now, seconds)
     return f"{moment:%H:%M:%S} UTC" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -153,20 +153,23 @@ def test_late_attempt_keeps_doubt() -> None:
 def test_expired_claim_is_no_attempt() -> None:
     before, last, _ = play(state(), Expired(now(1)))
     assert last == Send()
-    assert (before.tries, before.partly_sent) == (1, None)
+    assert (before.tries, before.doubt) == (1, None)
+
+
+def began_of(state: CallState[Any, Any]) -> Start | None:
+    return None if state.doubt is None else state.doubt.began
 
 
 def test_partly_sent_is_unknown() -> None:
     before, last, _ = play(state(policy=RetryPolicy(attempts=1)), Expired(now(1), start(0)), failed(UNSENT, 2))
     assert isinstance(last, Finish)
     assert isinstance(last.error, OutcomeUnknownError)
-    assert before.partly_sent == start(0)
+    assert (began_of(before), before.unclear) == (start(0), None)
     _, last, _ = play(state(), Expired(now(1), start(0)), Expired(now(2), start(1)), Late(now(200), "late"))
     assert isinstance(last, Finish)
     assert isinstance(last.error, OutcomeUnknownError)
     before, _, _ = play(state(), Expired(now(1), start(0)), failed(LOST, 2))
-    assert before.doubt is not None
-    assert before.doubt.began == start(0)
+    assert (began_of(before), before.unclear) == (start(0), before.doubt)
 
 
 def test_phase_names_next_step() -> None:
@@ -183,7 +186,7 @@ def test_phase_names_next_step() -> None:
 def test_first_partly_sent_request_counts() -> None:
     for later in (start(2), None):
         before, _, _ = play(state(), Expired(now(1), start(0)), Expired(now(3), later))
-        assert before.partly_sent == start(0)
+        assert began_of(before) == start(0)
 
 
 def test_throttling_outranks_partly_sent() -> None:
@@ -234,6 +237,24 @@ def test_unclear_retry_may_act_too() -> None:
     assert last.believed_from == 62.0 + 60.0
 
 
+@pytest.mark.parametrize(("slept", "leaves"), [(18.0, True), (19.0, False)])
+def test_set_back_clock_ages_id(slept: float, leaves: bool) -> None:
+    """An id is as old as the clock says that advanced more. Sleep of the machine counts."""
+    before = state(remembered=timedelta(seconds=30), in_log=True)
+    before, last, _ = play(before, failed(THROTTLED), Waited(now(5)), failed(LOST, 6))
+    assert isinstance(last, Wait)
+    back = Now(monotonic=11.0, wall=NOON - timedelta(hours=2), slept=slept)
+    assert isinstance(decide(before, Waited(back))[1], Send if leaves else Finish)
+
+
+def test_inherited_id_ages_while_asleep() -> None:
+    doubt = Doubt(LOST, attrs.evolve(start(-10), slept=100.0), 0.0)
+    before = attrs.evolve(state(remembered=timedelta(seconds=30), in_log=True), doubt=doubt)
+    for slept, leaves in ((100.0, True), (118.0, True), (119.0, False)):
+        surroundings = Now(monotonic=1.0, wall=NOON - timedelta(hours=2), slept=slept)
+        assert isinstance(play(before, TakenOver(surroundings))[1], Send if leaves else Probe)
+
+
 def test_deduplication_is_checked_when_leaving() -> None:
     before = state(remembered=timedelta(seconds=30), in_log=True)
     before, last, _ = play(before, failed(LOST))
@@ -252,8 +273,36 @@ def test_pause_postpones_a_state_read() -> None:
     assert "the account is paused" in str(last.error)
 
 
-def test_state_and_actions_are_values() -> None:
-    assert play(state(), failed(LOST))[1:] == play(state(), failed(LOST))[1:]
+def raises(_: RetryCallState) -> float:
+    raise KeyError("mine")
+
+
+@pytest.mark.parametrize(
+    ("before", "events"),
+    [
+        (state(), [failed(LOST), Waited(now(1), has_token=True), denied(Evidence.ABSENT, 60)]),
+        (state(), [failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 60)]),
+        (state(remembered=FOREVER, in_log=True), [failed(LOST), Waited(now(1)), failed(UNSENT, 2)]),
+        (state(), [Expired(now(1), start(0)), Late(now(9), "late")]),
+        (state(policy=RetryPolicy(throttled_wait=raises)), [failed(THROTTLED)]),
+    ],
+)
+def test_same_events_decide_alike(before: CallState[Any, Any], events: list[Event[Any]]) -> None:
+    assert play(before, *events) == play(before, *events)
+    assert hash(play(before, *events)[1]) == hash(play(before, *events)[1])
+
+
+def test_different_errors_differ() -> None:
+    assert Finish[None](error=LOST) == Finish(error=OutcomeUnknownError("reset"))
+    assert Finish[None](error=LOST) != Finish(error=OutcomeUnknownError("no answer"))
+    assert Finish[None](error=LOST) != Finish(error=OutcomeUnknownError("reset", is_final=True))
+    assert Finish[None](error=THROTTLED) != Finish(error=ThrottledError("slow down", code=None, retry_after=4.0))
+    assert Finish[None](error=UNSENT, cause=KeyError(1)) != Finish(error=UNSENT, cause=KeyError(2))
+    assert Finish[None](error=UNSENT) != Finish()
+    assert failed(LOST) == failed(OutcomeUnknownError("reset"))
+
+
+def test_state_and_actions_are_frozen() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         state().tries = 2  # type: ignore[misc]
 
@@ -391,6 +440,52 @@ def test_inherited_retries_end_launches_only(in_log: bool) -> None:
         assert play(before, TakenOver(now(1)), denied(Evidence.INCONCLUSIVE, 1))[1] == Send()
 
 
+@pytest.mark.parametrize("repeats", [0, 1])
+def test_inherited_launch_is_retried_once(repeats: int) -> None:
+    before = attrs.evolve(state(remembered=FOREVER, in_log=True, repeats=repeats), doubt=Doubt(LOST, start(-10), 0.0))
+    assert isinstance(play(before, TakenOver(now(1)))[1], Finish if repeats else Send)
+
+
+def test_unclear_retry_is_final() -> None:
+    before = state(remembered=FOREVER, in_log=True)
+    assert ended_finally(before, failed(LOST), Waited(now(1)), failed(LOST, 2))
+    assert not ended_finally(before, failed(LOST), Waited(now(1)), failed(REFUSED, 2))
+    assert not ended_finally(before, failed(LOST), NoToken(now(9)))
+    final = OutcomeUnknownError("stripped", is_final=True)
+    assert ended_finally(before, failed(final), Waited(now(1)), failed(REFUSED, 2))
+
+
+def ended_finally(before: CallState[Any, Any], *events: Event[Any]) -> bool:
+    """Whether a call ends in an unknown outcome that nothing can settle."""
+    _, last, _ = play(before, *events)
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+    return last.error.is_final
+
+
+@pytest.mark.parametrize(
+    ("policy", "retries"),
+    [
+        (RetryPolicy(attempts=2), True),
+        (RetryPolicy(attempts=1), False),
+        (RetryPolicy(repeat_unclear=False), False),
+        (RetryPolicy(retry_on={"not_sent", "throttled"}), False),
+    ],
+)
+def test_launch_without_retry_is_read(policy: RetryPolicy, retries: bool) -> None:
+    """The log is read unless a retry under the same id may follow."""
+    before = state(remembered=FOREVER, in_log=True, policy=policy)
+    before, last, _ = play(before, failed(LOST))
+    assert last == Wait(0.5 if retries else 0.0, for_token=True)
+    assert isinstance(decide(before, Waited(now(1), has_token=True))[1], Send if retries else Probe)
+
+
+def test_next_read_outlasts_old_response() -> None:
+    before, _, _ = play(state(), failed(LOST), Waited(now(1), has_token=True))
+    old = Observed[Any](now(61), Settlement(Evidence.NOT_APPLIED, "it is absent"), 61, 3.0)
+    assert play(attrs.evolve(before, probes=5), old)[1] == Wait(60 + 3.0 - 61)
+
+
 def test_strategy_sees_time_and_error() -> None:
     seen: list[tuple[float | None, object]] = []
 
@@ -402,5 +497,37 @@ def test_strategy_sees_time_and_error() -> None:
     play(state(policy=policy, started=10.0), failed(UNSENT, 25), Waited(now(26)), failed(THROTTLED, 27))
     assert seen == [(15.0, UNSENT), (17.0, THROTTLED)]
     read = denied(Evidence.INCONCLUSIVE, 29)
-    play(state(policy=policy), failed(LOST, 28), Waited(now(29), has_token=True), read)
-    assert [error for _, error in seen[2:]] == [LOST]
+    play(state(policy=policy, started=10.0), failed(LOST, 28), Waited(now(29), has_token=True), read)
+    assert seen[2:] == [(19.0, LOST)]
+
+
+def test_strategy_sees_latest_attempt() -> None:
+    seen: list[tuple[object, float]] = []
+
+    def strategy(call: RetryCallState) -> float:
+        seen.append((call.outcome and call.outcome.exception(), call.idle_for))
+        return 1.0
+
+    before = state(policy=RetryPolicy(wait=strategy, throttled_wait=strategy))
+    read = denied(Evidence.NOT_APPLIED, 60)
+    before, _, _ = play(before, failed(LOST), Waited(now(1), has_token=True), read, Waited(now(61)))
+    before, last, _ = play(before, failed(THROTTLED, 62), Waited(now(66)), failed(UNSENT, 67))
+    assert last == Wait(1.0, for_token=True)
+    play(before, Waited(now(68)), failed(LOST, 69), Waited(now(70), has_token=True), denied(Evidence.INCONCLUSIVE, 70))
+    assert seen == [(LOST, 0.0), (THROTTLED, 1.0), (UNSENT, 5.0), (LOST, 6.0)]
+    before = state(remembered=FOREVER, policy=RetryPolicy(wait=strategy))
+    before, _, _ = play(before, failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 1))
+    play(before, Waited(now(2)), failed(REFUSED, 3), Waited(now(3), has_token=True), denied(Evidence.NOT_APPLIED, 4))
+    assert seen[4:] == [(LOST, 0.0), (REFUSED, 1.0)]
+
+
+def test_strategy_sees_inherited_doubt() -> None:
+    seen: list[object] = []
+
+    def strategy(call: RetryCallState) -> float:
+        seen.append(call.outcome and call.outcome.exception())
+        return 1.0
+
+    before = attrs.evolve(state(policy=RetryPolicy(wait=strategy)), doubt=Doubt(LOST, start(-10), 0.0))
+    play(before, TakenOver(now(1)), denied(Evidence.INCONCLUSIVE, 1))
+    assert seen == [LOST]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 import pytest
 
-from dispatchkit import FanOut, OutcomeUnknownError, RetryPolicy, StartDispatch, State
+from dispatchkit import FanOut, OutcomeUnknownError, RetryPolicy, StartDispatch, State, ThrottledError
 from dispatchkit.core.command import Command
 from dispatchkit.core.transport.transport import TransportFailure
+from dispatchkit.testing.clock import START
 from tests.harness import played
 
 RAISED = [KeyError, asyncio.CancelledError]
 ONCE = RetryPolicy(repeat_unclear=False)
+FOREVER = (datetime(9999, 12, 31, tzinfo=UTC) - START).total_seconds()
 
 
 @attrs.frozen
@@ -51,6 +55,33 @@ async def test_other_typed_hint_is_dropped(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(OutcomeUnknownError) as caught:
         await client.perform(Start(1))
     assert caught.value.hint.startswith(OutcomeUnknownError.hint)
+
+
+@pytest.mark.parametrize(
+    ("wait", "seconds"),
+    [
+        (math.inf, FOREVER),
+        (1e300, FOREVER),
+        (10**400, FOREVER),
+        (-5, 0.0),
+        (7, 7.0),
+        (None, None),
+        (math.nan, None),
+        ("soon", None),
+        (True, None),
+    ],
+)
+async def test_any_retry_after_is_rejected(wait: Any, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: object) -> object:
+        raise ThrottledError("slow down", status=403, retry_after=wait)
+
+    monkeypatch.setattr(Start, "result", raises)
+    client, _ = played(retry=RetryPolicy(attempts=1), takes=lambda _: 0.0)
+    with pytest.raises(ThrottledError) as caught:
+        await client.perform(Start(1))
+    assert caught.value.retry_after == seconds
+    assert type(caught.value.retry_after) is type(seconds)
+    assert client.statistics().pace.paused_for == {None: 2.0, 0.0: 0.0, 7.0: 7.0}.get(seconds, 3600)
 
 
 async def test_result_that_cancels_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

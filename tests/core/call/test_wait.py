@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,8 +19,18 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from dispatchkit import DispatchkitError, NotSentError, OutcomeUnknownError, RetryPolicy, State, ThrottledError
+from dispatchkit import (
+    DispatchkitError,
+    NotSentError,
+    OutcomeUnknownError,
+    Pace,
+    RetryPolicy,
+    StartDispatch,
+    State,
+    ThrottledError,
+)
 from dispatchkit.core.transport.transport import TransportFailure
+from dispatchkit.core.validators import MAX_SECONDS
 from dispatchkit.testing import FakeClock
 from tests.fake_transport import FakeTransport, throttled
 from tests.harness import hide_state, played
@@ -79,10 +90,42 @@ def test_strategy_sees_the_call() -> None:
     assert seen == [(3, ERROR, 20.0, 5.0), (1, None, 0.0, 0.0)]
 
 
+async def sleepy(_: RetryCallState) -> float:
+    return 1.0
+
+
+class Sleepy:
+    async def __call__(self, state: RetryCallState) -> float:
+        return 1.0
+
+
+class SleepyWait(wait_fixed):
+    async def __call__(self, retry_state: RetryCallState) -> float:  # type: ignore[override]
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    "strategy", [sleepy, partial(sleepy), Sleepy(), Sleepy().__call__, partial(Sleepy()), SleepyWait(1)]
+)
+def test_coroutine_is_no_strategy(strategy: Any) -> None:
+    with pytest.raises(TypeError, match="wait must be a wait strategy such as"):
+        RetryPolicy(wait=strategy)
+
+
 @pytest.mark.parametrize("value", [-1, -0.001, math.nan, math.inf, "3", None, True, [1]])
 def test_nonsense_is_refused(value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="a wait strategy must return seconds"):
         delay(RetryPolicy(wait=lambda _: value))
+
+
+@pytest.mark.parametrize("value", [2.6e11, 1e308, 10**400], ids=["date", "float", "int"])
+async def test_endless_wait_is_still_rejected(value: float) -> None:
+    policy = RetryPolicy(throttled_wait=lambda _: value)
+    assert delay(policy, is_throttled=True) == MAX_SECONDS
+    client, _ = played(says=lambda *_: throttled(), retry=policy, pace=Pace(max_pause=MAX_SECONDS))
+    with pytest.raises(ThrottledError):
+        await client.start(7)
+    assert client.statistics().pace.paused_for == MAX_SECONDS
 
 
 def raises(_: RetryCallState) -> float:
@@ -113,6 +156,15 @@ async def test_failing_strategy_ends_in_outcome(strategy: Any, answer: Any, stat
         assert pickle.loads(pickle.dumps(caught.value)).state is state
 
 
+async def test_reraised_error_is_no_cause() -> None:
+    policy = RetryPolicy(wait=lambda state: state.outcome.result() if state.outcome else 1.0)
+    client, _ = played(says=lambda *_: TransportFailure("refused", sent=False), retry=policy)
+    with pytest.raises(NotSentError) as caught:
+        await client.start(7)
+    assert caught.value.__cause__ is None
+    assert caught.value.__notes__ == ["it was not retried, since the wait strategy of the RetryPolicy failed"]
+
+
 async def test_call_waits_as_strategy_says() -> None:
     clock = FakeClock()
 
@@ -138,18 +190,41 @@ async def test_strategy_counts_what_was_waited() -> None:
     assert seen == [(1.0, 0.0), (4.0, 2.0), (7.0, 4.0)]
 
 
+async def test_strategy_sees_whole_error() -> None:
+    seen: list[BaseException | None] = []
+
+    def strategy(state: RetryCallState) -> float:
+        seen.append(None if state.outcome is None else state.outcome.exception())
+        return 2.0
+
+    answers = [throttled(), TransportFailure("refused", sent=False), TransportFailure("reset", sent=True)]
+    policy = RetryPolicy(wait=strategy, throttled_wait=strategy)
+    client, transport = played(says=lambda *_: answers.pop(0) if answers else None, retry=policy)
+    hide_state(transport)
+    with pytest.raises(OutcomeUnknownError):
+        await client.start(7, timeout=20)
+    errors = [error for error in seen if isinstance(error, DispatchkitError)]
+    kinds = [ThrottledError, ThrottledError, NotSentError, OutcomeUnknownError]  # the pause of the account asks first
+    assert [type(error) for error in errors[:4]] == kinds
+    assert {error.command for error in errors} == {StartDispatch(7)}
+    assert [len(error.attempts) for error in errors[:4]] == [1, 1, 2, 3]
+
+
 def test_strategy_sees_the_error() -> None:
     seen: list[BaseException | None] = []
 
     def strategy(call: RetryCallState) -> float:
         seen.append(None if call.outcome is None else call.outcome.exception())
+        times.append((call.seconds_since_start, call.idle_for))
         return 1.0
 
+    times: list[tuple[float | None, float]] = []
     policy = RetryPolicy(wait=strategy, throttled_wait=strategy)
     policy.delay(1, throttled=False, after=0.0, drawn=0.5, error=ERROR)
-    policy.probe_delay(1, drawn=0.5, error=ERROR)
+    policy.probe_delay(1, drawn=0.5, error=ERROR, elapsed=4.0, waited=2.0)
     policy.pause(THROTTLED)
     assert seen == [ERROR, ERROR, THROTTLED]
+    assert times == [(0.0, 0.0), (4.0, 2.0), (0.0, 0.0)]
 
 
 @pytest.mark.parametrize(("strategy", "pause"), [(None, 2.0), (wait_fixed(5), 5.0), (wait_none(), 0.0), (raises, 2.0)])

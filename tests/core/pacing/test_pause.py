@@ -77,6 +77,12 @@ async def test_max_pause_bounds_retry_after(clock: FakeClock, log: pytest.LogCap
     assert message.endswith(f" before the provider's pause at {caught.value.retry_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
+def test_endless_pause_is_logged(clock: FakeClock, log: pytest.LogCaptureFixture) -> None:
+    Pacer(Pace(), clock).throttle(math.inf)
+    ((_, message),) = lines(log)
+    assert message.endswith(" before the provider's pause at 9999-12-31 00:00:00 UTC")
+
+
 async def test_pause_is_logged_once(clock: FakeClock, log: pytest.LogCaptureFixture) -> None:
     pacer = Pacer(Pace(), clock)
     for pause in (90.0, 90.5, 60.0, 0.0):
