@@ -215,7 +215,7 @@ def options_from(options: type[O]) -> Callable[[Callable[[O], None]], Callable[.
     The fields of the most specific class come first.
     """
     hints = get_type_hints(options, include_extras=True)
-    order = [name for base in options.__mro__ for name in vars(base).get("__annotations__", {})]
+    order = [name for base in options.__mro__ for name in inspect.get_annotations(base)]
     defaults = {
         each.name: inspect.Parameter.empty if each.default is MISSING else each.default
         for each in fields(options)

@@ -48,7 +48,8 @@ def counted(count: int, one: str, many: str | None = None) -> str:
         one: The noun for one, in English. Catalogues have it, if it is a literal or a provider's noun.
         many: The noun for any other count; None adds an s. A catalogue has only nouns that give both.
     """
-    return f"{count:,} {ngettext(one, many or f'{one}s', count)}"
+    noun = ngettext(one, many or one + "s", count)
+    return f"{count:,} {noun}"
 
 
 def left_out_repeats(count: int) -> str:

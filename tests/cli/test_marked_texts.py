@@ -105,18 +105,38 @@ def test_texts_are_marked(file: Path) -> None:
 
 
 def marks_in_f_strings(source: str) -> Iterator[int]:
-    """The lines of marked texts that stand in an f-string."""
+    """The lines of marked texts that stand in an f-string, also with an f-string inside."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.JoinedStr):
             calls = [inner for inner in ast.walk(node) if isinstance(inner, ast.Call)]
             marks = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in MARKS]
-            yield from (mark.lineno for mark in marks if any(isinstance(each, ast.Constant) for each in mark.args))
+            yield from (mark.lineno for mark in marks if any(_is_text(each) for each in mark.args))
+
+
+def _is_text(argument: ast.expr) -> bool:
+    inner = ast.walk(argument)
+    return isinstance(argument, ast.Constant) or any(isinstance(each, ast.JoinedStr) for each in inner)
 
 
 def test_f_strings_hold_no_marks() -> None:
-    """Before Python 3.12, ``pybabel extract`` does not look into them."""
+    """``pybabel extract`` does not look into them before Python 3.12, and warns of inner f-strings from there on."""
     found = {file.name: [*marks_in_f_strings(file.read_text("utf-8"))] for file in FOLDER.rglob("*.py")}
     assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def functions_with_two_meanings(source: str) -> Iterator[str]:
+    """The functions that mark a text, and also bind the name of the mark."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [inner for inner in ast.walk(node) if isinstance(inner, ast.Name) and inner.id == "_"]
+            if len({type(name.ctx) for name in names}) > 1:
+                yield node.name
+
+
+def test_marks_have_one_meaning() -> None:
+    """Python 3.12.0 to 3.12.3 take the mark for the unbound variable of another comprehension."""
+    found = {file.name: [*functions_with_two_meanings(file.read_text("utf-8"))] for file in FOLDER.rglob("*.py")}
+    assert {name: functions for name, functions in found.items() if functions} == {}
 
 
 def test_words_of_stop_are_marked() -> None:

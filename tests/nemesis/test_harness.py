@@ -143,7 +143,8 @@ def test_proxy_cuts_closed_connection() -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def play() -> None:
-        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        accepted = []  # Python 3.13 warns of a writer that is dropped before it is closed
+        server = await asyncio.start_server(lambda *streams: accepted.append(streams), "127.0.0.1", 0)
         proxy = Proxy(server.sockets[0].getsockname()[1])
         await proxy.open()
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)

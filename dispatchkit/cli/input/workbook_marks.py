@@ -290,7 +290,7 @@ def _odd_styles(archive: zipfile.ZipFile) -> tuple[dict[str, str], dict[str, str
     if "xl/styles.xml" not in archive.namelist():
         return {}, {}
     elements = _elements(archive, "xl/styles.xml")
-    codes = {found["numFmtId"]: found.get("formatCode", "") for _, tag, found in elements if tag == "numFmt"}
+    codes = {found["numFmtId"]: found.get("formatCode", "") for _parent, tag, found in elements if tag == "numFmt"}
     styles = [found.get("numFmtId", "0") for parent, tag, found in elements if parent == "cellXfs" and tag == "xf"]
     numbers = {
         str(index): codes.get(number, _("a format with decimals, a percent sign, an exponent or a date"))

@@ -322,7 +322,7 @@ class Reporter:
     def _how_to_launch_the_refused(self) -> str:
         refused = sum(
             count
-            for (kind, _), count in self._hints.items()
+            for (kind, _hint), count in self._hints.items()
             if issubclass(kind, RejectedError) and not kind.concerns_target
         )
         if self._ledger_ref is None or self._ledger_ref.run is None or not refused:

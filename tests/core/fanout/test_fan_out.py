@@ -287,8 +287,11 @@ def test_timeout_is_checked_first(client: DirectClient, bad: Any) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="no loop starts tasks at once before Python 3.12")
 async def test_eager_tasks_end_run() -> None:
+    def start_at_once(loop, coroutine, **options):  # uvloop passes an option that `eager_task_factory` of 3.13.0 lacks
+        return asyncio.Task(coroutine, loop=loop, **{**options, "eager_start": True})
+
     client, _ = played()
-    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    asyncio.get_running_loop().set_task_factory(start_at_once)
     run = FanOut(client, starts(range(1, 4)), concurrency=8)
     assert await asyncio.wait_for(run.finish(), 5) == Report(done=3)
     assert await asyncio.wait_for(FanOut(client, []).finish(), 5) == Report(not_started=0)
