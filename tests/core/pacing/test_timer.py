@@ -65,7 +65,7 @@ async def test_short_sleeps_take_a_millisecond(monkeypatch: pytest.MonkeyPatch) 
     await SYSTEM.sleep(0.0001)
     call_later(loop, SYSTEM, 0.0001, print)
     assert slept == [0.001]
-    assert loop.call_later.mock_calls == [call(0.001, print, None)]
+    assert loop.call_later.mock_calls == [call(0.001, print, loop, None)]
 
 
 async def test_coarse_timers_keep_high_rate() -> None:
