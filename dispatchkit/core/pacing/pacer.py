@@ -41,8 +41,9 @@ SILENCE = 2.0
 class Pacer:
     """Enforces the `Pace` of one account. See the module's docstring for the rules.
 
-    Each attempt runs between `acquire` (or `try_acquire`) and `release`. Its permit is the number of the generation in
-    which it started; each pause begins a new generation. Results of attempts that started before a pause are ignored.
+    `try_acquire` gives a permit at once, and `line_up` also a place in the queue, for `wait`. Each permit needs one
+    `release` after its attempt, or one `cancel`. It is the number of the generation in which the attempt started. Each
+    pause begins a new generation. Results of attempts that started before a pause are ignored.
 
     Waiters are served in FIFO order. One timer admits them, in the event loop of one of them: see `PaceTimer`. It fires
     at most once a millisecond. At higher rates it admits several waiters at once, so that the rate is reached. Event
@@ -154,20 +155,15 @@ class Pacer:
             self._breaker.state = "half-open"
         return self._generation
 
-    async def acquire(self, *, until: float = math.inf) -> int:
-        """Wait for a permit to start one attempt. Each permit needs one `release` or `cancel`.
+    def line_up(self, until: float) -> int | Waiter:
+        """Acquire a permit, or a place in the queue.
 
         Args:
             until: The latest start, on the clock's ``monotonic``.
 
         Returns:
-            The permit, or 0 once `until` cannot be met.
+            The permit, 0 if `until` cannot be met, or a place. A place needs one `wait`.
         """
-        place = self.line_up(until)
-        return place if isinstance(place, int) else await self.wait(place)
-
-    def line_up(self, until: float) -> int | Waiter:
-        """The first half of `acquire`: what it returns at once, or a place in the queue, which needs one `wait`."""
         with self._lock:
             is_first, has_deadline = not self._waiters.in_order, until < math.inf
             if is_first or has_deadline:
@@ -186,7 +182,7 @@ class Pacer:
             return waiter
 
     async def wait(self, waiter: Waiter) -> int:
-        """The second half of `acquire`."""
+        """Wait in the queue. Returns the permit, or 0 once the latest start of the place cannot be met."""
         try:
             await waiter.future
             while not self._is_admitted(waiter):
@@ -285,7 +281,7 @@ class Pacer:
         """Return the permit of an attempt that has ended, with its result.
 
         Args:
-            permit: The permit of `acquire` or `try_acquire`.
+            permit: The permit.
             answered: Whether the provider answered; None if the attempt was cancelled.
             elapsed: Duration of the attempt in seconds.
             pause: Seconds of the pause that the provider asked for; None for no pause.
