@@ -173,6 +173,23 @@ def test_timer_moves_off_closed_loop() -> None:
     lost._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
+def test_closed_loop_keeps_no_waiter() -> None:
+    pacer = Pacer(Pace(concurrency=1), SYSTEM)
+    assert pacer.try_acquire()
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    waiting, lost = (loop.create_task(acquire(pacer)) for loop in loops)
+    for loop in loops:
+        loop.run_until_complete(asyncio.sleep(0))
+    loops[1].close()
+    assert pacer.statistics().waiting == 2
+    waiting.cancel()
+    loops[0].run_until_complete(asyncio.wait([waiting]))
+    loops[0].close()
+    assert pacer.statistics().waiting == 0
+    lost.get_coro().close()  # type: ignore[union-attr]
+    lost._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 def test_foreign_release_moves_timer() -> None:
     pacer = Pacer(Pace(concurrency=1, rate=50), SYSTEM)
     permit = pacer.try_acquire()
