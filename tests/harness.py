@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dispatchkit import DirectClient, StartDispatch
 from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.command import Request, Response
+from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.ledger.run import RunPlan
 from dispatchkit.testing import FakeClock
@@ -64,6 +66,12 @@ def run_plan(name: str = "a", **settings: Any) -> RunPlan:
 
 def refusal(code: int, status: int = 403) -> Response:
     return Response(status, {}, b'{"error": {"code": %d, "msg": "no"}}' % code)
+
+
+async def acquire(pacer: Pacer, *, until: float = math.inf) -> int:
+    """Wait for a permit as a gate does, with no stop. 0 if none comes in time."""
+    place = pacer.line_up(until)
+    return place if isinstance(place, int) else await pacer.wait(place)
 
 
 async def turns(count: int = 50) -> None:

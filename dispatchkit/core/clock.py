@@ -60,8 +60,7 @@ def timer_seconds(seconds: float) -> float:
     libuv, under uvloop, rounds to milliseconds. A timer of less than half of one fires at once. So a loop that sleeps
     until a moment would spin.
     """
-    milliseconds = math.ceil(seconds * 1000)
-    return milliseconds / 1000 if milliseconds > 1 else 0.001  # a call of `max` costs more
+    return math.ceil(seconds * 1000) / 1000 if seconds > 0.001 else 0.001  # a call of `max` costs more
 
 
 _boottime: Callable[[], float] = time.monotonic  # on Windows, it counts while the machine sleeps

@@ -37,8 +37,8 @@ class StopSignal:
     def __init__(self) -> None:
         self.is_set = False
         """Whether nothing new may start."""
-        self.blocks: set[Interruptible] = set()
-        """The blocks that a task is in now."""
+        self.blocks: dict[Interruptible, None] = {}
+        """The blocks that a task is in now. A paced launch enters one; a set's methods would take longer."""
 
     def set(self) -> None:
         """End all interruptible waits. A second call does nothing."""
@@ -83,7 +83,7 @@ class Interruptible:
         self._cancelling_before = task.cancelling()
         is_set = False
         for signal in self._signals:
-            signal.blocks.add(self)
+            signal.blocks[self] = None
             if signal.is_set:
                 is_set = True
         if is_set:
@@ -93,7 +93,7 @@ class Interruptible:
         self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         for signal in self._signals:
-            signal.blocks.discard(self)
+            signal.blocks.pop(self, None)  # one signal may stand twice
         if not self._interrupted:
             return False
         self._interrupted = False

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from dispatchkit.core.clock import SYSTEM, Clock, timer_seconds
 
-__all__ = ["Sleepers", "Timer", "call_later", "current_loop", "rest", "wake"]
+__all__ = ["Callback", "Sleepers", "Timer", "call_later", "current_loop", "rest", "wake"]
 
 
 _SHORTEST = 1e-6
@@ -30,14 +30,16 @@ def current_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def wake(future: asyncio.Future[None], *, here: asyncio.AbstractEventLoop | None) -> None:
+def wake(
+    future: asyncio.Future[None], loop: asyncio.AbstractEventLoop, *, here: asyncio.AbstractEventLoop | None
+) -> None:
     """Complete a future, from any thread.
 
     Args:
         future: The future.
+        loop: Its event loop.
         here: `current_loop`, which takes a system call: a caller that wakes several looks once.
     """
-    loop = future.get_loop()
     if loop is here:
         if not future.done():
             future.set_result(None)
@@ -54,23 +56,25 @@ class Timer(Protocol):
         ...
 
 
-def call_later(
-    loop: asyncio.AbstractEventLoop, clock: Clock, seconds: float, callback: Callable[[BaseException | None], None]
-) -> Timer:
-    """Call back in the running event loop after so many seconds, with None, or with the exception of a clock.
+Callback: TypeAlias = Callable[[asyncio.AbstractEventLoop, BaseException | None], None]
+"""Called in an event loop with that loop, and with the exception of a clock, if any."""
+
+
+def call_later(loop: asyncio.AbstractEventLoop, clock: Clock, seconds: float, callback: Callback) -> Timer:
+    """Call back in the running event loop after so many seconds.
 
     The machine's own clock needs no task, which would cost as much CPU time as the wakeup itself.
     """
     if clock is SYSTEM:
-        return loop.call_later(timer_seconds(seconds), callback, None)
+        return loop.call_later(timer_seconds(seconds), callback, loop, None)
     timer = asyncio.ensure_future(clock.sleep(max(seconds, _SHORTEST)))
-    timer.add_done_callback(partial(_call_back, callback))
+    timer.add_done_callback(partial(_call_back, callback, loop))
     return timer
 
 
-def _call_back(callback: Callable[[BaseException | None], None], timer: asyncio.Future[None]) -> None:
+def _call_back(callback: Callback, loop: asyncio.AbstractEventLoop, timer: asyncio.Future[None]) -> None:
     if not timer.cancelled():
-        callback(timer.exception())
+        callback(loop, timer.exception())
 
 
 async def rest(clock: Clock, future: asyncio.Future[None], seconds: float) -> None:
@@ -105,4 +109,4 @@ class Sleepers:
         """End all current sleeps."""
         here = current_loop()
         for future in list(self._futures):
-            wake(future, here=here)
+            wake(future, future.get_loop(), here=here)

@@ -25,7 +25,7 @@ from dispatchkit.ledger.postgres.driver_settings import DriverSettings
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.workers.fair_share import RENEW, Share
 from dispatchkit.workers.shared_pace import SharedAccount
-from tests.harness import until
+from tests.harness import acquire, until
 from tests.workers.conftest import DatabaseProxy
 
 pytestmark = pytest.mark.second_stage
@@ -279,7 +279,7 @@ async def test_lifted_pause_ends_everywhere(dsn: str) -> None:
         first._pacer.throttle(600.0)
         await first.look()
         await second.renew()
-        waiting = [asyncio.ensure_future(account._pacer.acquire()) for account in (first, second)]
+        waiting = [asyncio.ensure_future(acquire(account._pacer)) for account in (first, second)]
         await asyncio.sleep(0)
         assert [key for key, _ in await store.pauses()] == ["k"]
         assert await store.lift_pauses(["k", "other"]) == ["k"]

@@ -265,7 +265,7 @@ class WorkerPool(Generic[R]):
         outcome: Outcome[R] | None = None
         permit = 0
         try:
-            permit = gate.try_acquire()
+            permit = 0 if self._queued else gate.try_acquire()  # behind others, it waits
             if not permit:
                 self._queued += 1
                 try:

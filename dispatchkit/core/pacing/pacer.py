@@ -41,8 +41,9 @@ SILENCE = 2.0
 class Pacer:
     """Enforces the `Pace` of one account. See the module's docstring for the rules.
 
-    Each attempt runs between `acquire` (or `try_acquire`) and `release`. Its permit is the number of the generation in
-    which it started; each pause begins a new generation. Results of attempts that started before a pause are ignored.
+    `try_acquire` gives a permit at once, and `line_up` also a place in the queue, for `wait`. Each permit needs one
+    `release` after its attempt, or one `cancel`. It is the number of the generation in which the attempt started. Each
+    pause begins a new generation. Results of attempts that started before a pause are ignored.
 
     Waiters are served in FIFO order. One timer admits them, in the event loop of one of them: see `PaceTimer`. It fires
     at most once a millisecond. At higher rates it admits several waiters at once, so that the rate is reached. Event
@@ -133,7 +134,7 @@ class Pacer:
             return 0 if self._waiters.in_order else self._try_acquire(self._clock.monotonic())
 
     def _try_acquire(self, now: float) -> int:
-        # Each attempt asks this while nothing waits, so it is written out: `_opens_at` and `_room`.
+        # Each attempt asks this while nothing waits, so it is written out.
         opens = self._last_start + self._interval
         if opens < self._paused_until:  # noqa: PLR1730 - a call of `max` costs more
             opens = self._paused_until
@@ -154,45 +155,38 @@ class Pacer:
             self._breaker.state = "half-open"
         return self._generation
 
-    async def acquire(self, *, until: float = math.inf) -> int:
-        """Wait for a permit to start one attempt. Each permit needs one `release` or `cancel`.
+    def line_up(self, until: float) -> int | Waiter:
+        """Acquire a permit, or a place in the queue.
 
         Args:
             until: The latest start, on the clock's ``monotonic``.
 
         Returns:
-            The permit, or 0 once `until` cannot be met.
+            The permit, 0 if `until` cannot be met, or a place. A place needs one `wait`.
         """
-        place = self.line_up(until)
-        return place if isinstance(place, int) else await self.wait(place)
-
-    def line_up(self, until: float) -> int | Waiter:
-        """The first half of `acquire`: what it returns at once, or a place in the queue, which needs one `wait`."""
         with self._lock:
-            now = self._clock.monotonic()
-            if now > until:
-                return 0
-            others = len(self._waiters.in_order)
-            if not others and (permit := self._try_acquire(now)):
-                return permit
-            if until < math.inf and max(self._opens_at() + others * self._interval, now) > until:
-                return 0
+            is_first, has_deadline = not self._waiters.in_order, until < math.inf
+            if is_first or has_deadline:
+                now = self._clock.monotonic()
+                if now > until:
+                    return 0
+                if is_first and (permit := self._try_acquire(now)):
+                    return permit
+                if has_deadline and max(self._opens_at() + len(self._waiters) * self._interval, now) > until:
+                    return 0
             waiter = Waiter(until)
             self._waiters.append(waiter)
             # Behind others, the timer is set already: nothing has changed for them.
-            if until < math.inf or not others or self._timer.loop is not waiter.loop:
+            if is_first or has_deadline or self._timer.loop is not waiter.loop:
                 self._grant()
             return waiter
 
     async def wait(self, waiter: Waiter) -> int:
-        """The second half of `acquire`."""
+        """Wait in the queue. Returns the permit, or 0 once the latest start of the place cannot be met."""
         try:
-            while True:
+            await waiter.future
+            while not self._is_admitted(waiter):
                 await waiter.future
-                with self._lock:
-                    if self._is_admitted(waiter):
-                        return waiter.permit
-                    waiter.future = waiter.loop.create_future()
         except BaseException:
             with self._lock:
                 self._waiters.remove(waiter)
@@ -200,37 +194,36 @@ class Pacer:
                     self._revoke(waiter)
                 self._grant()
             raise
+        return waiter.permit
 
     def _is_admitted(self, waiter: Waiter) -> bool:
-        """Whether the wait of a waiter is over, with a permit or without one."""
+        """Whether the wait of a waiter is over, with a permit or without one. If not, it waits for a new future."""
         if waiter.error is not None:
             raise waiter.error
         now = self._clock.monotonic()
-        if waiter.permit and (waiter.permit != self._generation or self._paused_until > now):
-            # A pause began after the permit was granted: back to the head of the queue.
-            self._revoke(waiter)
-            if waiter.until >= self._opens_at():
-                self._waiters.put_back(waiter)
-                now = self._grant()
-            else:
+        # Without the lock, as in `is_current`.
+        if waiter.permit == self._generation and self._paused_until <= now <= waiter.until:
+            return True
+        with self._lock:
+            if waiter.permit and (waiter.permit != self._generation or self._paused_until > now):
+                # A pause began after the permit was granted: back to the head of the queue.
+                self._revoke(waiter)
+                if waiter.until >= self._opens_at():
+                    waiter.future = waiter.loop.create_future()
+                    self._waiters.put_back(waiter)
+                    now = self._grant()
+                else:
+                    waiter.expired = True
+            if waiter.permit and now > waiter.until:
+                self._revoke(waiter)
                 waiter.expired = True
-        if waiter.permit and now > waiter.until:
-            self._revoke(waiter)
-            waiter.expired = True
-            self._grant()
-        return bool(waiter.permit or waiter.expired)
+                self._grant()
+            return bool(waiter.permit or waiter.expired)
 
     def _opens_at(self) -> float:
         """The earliest next start by pause and rate."""
         opens = self._last_start + self._interval
         return opens if opens > self._paused_until else self._paused_until  # noqa: FURB136 - `max` costs more
-
-    def _room(self) -> int:
-        """How many attempts may start now by the limit of attempts in flight."""
-        # Attempts from before the pause may hang: they must not block the slow start.
-        limit, in_flight = self._adaptive_limit, self._in_flight
-        by_limit, most = limit.limit - in_flight + self._stale_in_flight, limit.maximum - in_flight
-        return by_limit if by_limit < most else most  # noqa: FURB136 - `min` costs more
 
     def _start(self, slot: float) -> int:
         self._in_flight += 1
@@ -288,7 +281,7 @@ class Pacer:
         """Return the permit of an attempt that has ended, with its result.
 
         Args:
-            permit: The permit of `acquire` or `try_acquire`.
+            permit: The permit.
             answered: Whether the provider answered; None if the attempt was cancelled.
             elapsed: Duration of the attempt in seconds.
             pause: Seconds of the pause that the provider asked for; None for no pause.
@@ -414,10 +407,9 @@ class Pacer:
         """Whether the breaker is open or half-open."""
         return self._breaker.state != "closed"
 
-    def _tick(self, error: BaseException | None) -> None:
+    def _tick(self, here: asyncio.AbstractEventLoop, error: BaseException | None) -> None:
         """Admit the waiters that the timer was set for."""
         with self._lock:
-            here = current_loop()
             self._timer.stop(here=here)
             try:
                 if error is not None:
@@ -447,7 +439,7 @@ class Pacer:
 
     def _grant_now(self, here: asyncio.AbstractEventLoop | None) -> float:
         now = self._clock.monotonic()
-        waiters = self._waiters
+        waiters, limit = self._waiters, self._adaptive_limit
         if not waiters.in_order:
             self._next_start = math.inf
             if self._timer.waiter is not None:
@@ -458,36 +450,39 @@ class Pacer:
         timed = opens == self._next_start or (opens == self._due_start and now - opens <= _TIMER_SLACK)
         if waiters.deadlines:
             waiters.expire(max(now, opens), here=here)
-        if self._adaptive_limit.slow and self._silent_at() <= now:
-            self._adaptive_limit.grow()
+        if limit.slow and self._silent_at() <= now:
+            limit.grow()
             self._learnt = now
-        room, head = self._room(), waiters.head()
-        while opens <= now and room > 0 and head is not None:
-            del waiters.in_order[head]
+        # Attempts from before the pause may hang: they must not block the slow start.
+        in_flight = self._in_flight
+        room, most = limit.limit - in_flight + self._stale_in_flight, limit.maximum - in_flight
+        if room > most:  # noqa: PLR1730 - a call of `min` costs more
+            room = most
+        while opens <= now and room > 0 and (head := waiters.popleft()) is not None:
             head.previous = self._last_start
             slot = opens if timed else now
             if slot < now - _TIMER_SLACK:  # noqa: PLR1730 - a call of `max` costs more
                 slot = now - _TIMER_SLACK
             head.slot = slot
             head.permit = self._start(slot)
-            wake(head.future, here=here)
-            opens, room, head = slot + self._interval, room - 1, waiters.head()
+            wake(head.future, head.loop, here=here)
+            opens, room = slot + self._interval, room - 1
         has_room = room > 0
-        # A timer may be later than an interval: the attempts in flight start the rest of what was due.
-        if head is None:
+        waiter = self._timer.waiter
+        if waiter is None or waiter not in waiters.in_order or waiter.loop.is_closed():
+            waiter = waiters.last()  # it stays longest
+        if waiter is None:
+            # A timer may be later than an interval: the attempts in flight start the rest of what was due.
             self._due_start = opens if timed and has_room and opens <= now else math.inf
             self._next_start = math.inf
             self._timer.clear(here=here)
             return now
         self._due_start = math.inf
         self._next_start = opens if has_room else math.inf
-        wake_at = opens if has_room else self._silent_at() if self._adaptive_limit.slow else math.inf
+        wake_at = opens if has_room else self._silent_at() if limit.slow else math.inf
         if waiters.deadlines:
             # Wake just after the deadline: at the deadline itself, the waiter may still start.
             wake_at = min(wake_at, math.nextafter(waiters.first_deadline(), math.inf))
-        waiter = self._timer.waiter
-        if waiter is None or waiter not in waiters.in_order or waiter.loop.is_closed():
-            waiter = head
         self._timer.set(waiter, wake_at, now, here=here)
         return now
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
 
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.waiters import Waiter
-from dispatchkit.core.wakeup import Timer, call_later
+from dispatchkit.core.wakeup import Callback, Timer, call_later
 
 __all__ = ["PaceTimer"]
 
@@ -23,12 +22,12 @@ class PaceTimer:
 
     Args:
         clock: The clock.
-        tick: Called with the exception of a clock that raised, else with None.
+        tick: Called with the event loop, and with the exception of a clock that raised, else with None.
     """
 
     __slots__ = ("_at", "_clock", "_tick", "_timer", "loop", "waiter")
 
-    def __init__(self, clock: Clock, tick: Callable[[BaseException | None], None]) -> None:
+    def __init__(self, clock: Clock, tick: Callback) -> None:
         self._clock = clock
         self._tick = tick
         self.waiter: Waiter | None = None
@@ -54,7 +53,7 @@ class PaceTimer:
             return
         self._at = -math.inf  # that tick sets the timer, in its own thread
         with contextlib.suppress(RuntimeError):  # the loop was closed just now
-            loop.call_soon_threadsafe(self._tick, None)
+            loop.call_soon_threadsafe(self._tick, loop, None)
 
     def clear(self, *, here: asyncio.AbstractEventLoop | None) -> None:
         """Stop ticking: nothing waits."""

@@ -18,6 +18,11 @@ class Waiter:
 
     __slots__ = ("error", "expired", "future", "loop", "permit", "previous", "slot", "until")
 
+    slot: float
+    """The planned start of the permit."""
+    previous: float
+    """The planned start of the permit before it."""
+
     def __init__(self, until: float) -> None:
         self.until = until
         self.loop = asyncio.get_running_loop()
@@ -26,8 +31,6 @@ class Waiter:
         self.expired = False
         self.error: BaseException | None = None
         """The clock's exception."""
-        self.slot = self.previous = -math.inf
-        """The planned start of the permit, and that of the permit before it."""
 
 
 class WaiterQueue:
@@ -61,16 +64,20 @@ class WaiterQueue:
         self.in_order.move_to_end(waiter, last=False)
 
     def popleft(self) -> Waiter | None:
-        """Remove and return the waiter at the head; None if the queue is empty."""
-        return self.in_order.popitem(last=False)[0] if self.in_order else None
+        """Remove and return the waiter at the head; None without one. Drops waiters whose event loop was closed."""
+        while self.in_order:
+            waiter = self.in_order.popitem(last=False)[0]
+            if not waiter.loop.is_closed():
+                return waiter
+        return None
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter, if it is in the queue."""
         self.in_order.pop(waiter, None)
 
-    def head(self) -> Waiter | None:
-        """The waiter at the head. Waiters whose event loop was closed are removed."""
-        while (waiter := next(iter(self.in_order), None)) is not None and waiter.loop.is_closed():
+    def last(self) -> Waiter | None:
+        """The waiter at the end; None without one. Drops waiters whose event loop was closed."""
+        while (waiter := next(reversed(self.in_order), None)) is not None and waiter.loop.is_closed():
             del self.in_order[waiter]
         return waiter
 
@@ -81,7 +88,7 @@ class WaiterQueue:
             if waiter in self.in_order:
                 del self.in_order[waiter]
                 waiter.expired = True
-                wake(waiter.future, here=here)
+                wake(waiter.future, waiter.loop, here=here)
 
     def first_deadline(self) -> float:
         """The earliest deadline; infinite without one."""
@@ -94,4 +101,4 @@ class WaiterQueue:
         here = current_loop()
         while (waiter := self.popleft()) is not None:
             waiter.error = error
-            wake(waiter.future, here=here)
+            wake(waiter.future, waiter.loop, here=here)

@@ -11,6 +11,7 @@ import pytest
 from dispatchkit import Pace
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.testing import FakeClock
+from tests.harness import acquire
 
 
 class Provider:
@@ -33,7 +34,7 @@ class Provider:
 
     async def work(self, until: float) -> None:
         while self.clock.time < until:
-            permit = self.pacer.try_acquire() or await self.pacer.acquire()
+            permit = self.pacer.try_acquire() or await acquire(self.pacer)
             self.in_flight += 1
             refused = self.in_flight > self.refuses_over
             noise = 1 + self.noise * self.random.random()

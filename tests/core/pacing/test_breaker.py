@@ -10,6 +10,7 @@ import pytest
 from dispatchkit import Pace
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.testing import FakeClock
+from tests.harness import acquire
 
 
 class Provider:
@@ -21,7 +22,7 @@ class Provider:
         self.starts: list[float] = []
 
     async def ask(self, *, answers: bool | None, takes: float = 0.0, pause: float | None = None) -> None:
-        permit = self.pacer.try_acquire() or await self.pacer.acquire()
+        permit = self.pacer.try_acquire() or await acquire(self.pacer)
         self.starts.append(self.clock.time)
         if takes:
             await self.clock.sleep(takes)

@@ -18,6 +18,7 @@ from dispatchkit.core.pacing.pace import PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
 from dispatchkit.testing import FakeClock
+from tests.harness import acquire
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ class Users:
         self.in_flight = self.most = 0
 
     async def one(self, *, takes: float = 0.1, until: float = math.inf, **outcome: Any) -> bool:
-        permit = self.pacer.try_acquire() or await self.pacer.acquire(until=until)
+        permit = self.pacer.try_acquire() or await acquire(self.pacer, until=until)
         if not permit:
             return False
         self.starts.append(self.clock.time)
@@ -100,7 +101,7 @@ async def test_fixed_concurrency_is_reached(clock: FakeClock, concurrency: int) 
 async def test_waiters_are_served_first(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     permit = pacer.try_acquire()
-    waiting = asyncio.ensure_future(pacer.acquire())
+    waiting = asyncio.ensure_future(acquire(pacer))
     await asyncio.sleep(0)
     pacer.release(permit, answered=True, elapsed=0.1)
     assert not pacer.try_acquire(), "the slot belongs to the one that waits"
@@ -111,7 +112,7 @@ async def test_rate_slot_goes_to_waiter() -> None:
     clock = FakeClock(jumps=False)
     pacer = Pacer(Pace(rate=1), clock)
     assert pacer.try_acquire()
-    waiting = asyncio.ensure_future(pacer.acquire())
+    waiting = asyncio.ensure_future(acquire(pacer))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     clock.advance(1.0)
@@ -175,7 +176,7 @@ async def test_hanging_attempt_allows_slow_start(clock: FakeClock) -> None:
 async def test_pause_revokes_permit(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=2), clock)
     first, second = pacer.try_acquire(), pacer.try_acquire()
-    waiting = asyncio.ensure_future(pacer.acquire())
+    waiting = asyncio.ensure_future(acquire(pacer))
     await asyncio.sleep(0)
     pacer.release(first, answered=True, elapsed=0.1)  # it has leave, and has not woken yet
     pacer.release(second, answered=True, elapsed=0.1, pause=3.0)
@@ -197,13 +198,13 @@ async def test_impossible_deadline_fails_at_once(clock: FakeClock) -> None:
     results = await asyncio.gather(*(play.one(until=2.5, takes=0.0) for _ in range(5)))
     assert results == [True, True, False, False, False]
     assert clock.time == 2.0
-    assert not await play.pacer.acquire(until=1.0), "that is past"
+    assert not await acquire(play.pacer, until=1.0), "that is past"
 
 
 async def test_pause_cancels_short_deadlines(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     permit = pacer.try_acquire()
-    waiting = [asyncio.ensure_future(pacer.acquire(until=until)) for until in (5.0, 50.0)]
+    waiting = [asyncio.ensure_future(acquire(pacer, until=until)) for until in (5.0, 50.0)]
     await asyncio.sleep(0)
     pacer.release(permit, answered=True, elapsed=0.0, pause=20.0)
     assert not await waiting[0]
@@ -215,7 +216,7 @@ async def test_pause_cancels_short_deadlines(clock: FakeClock) -> None:
 async def test_waiter_gives_up_at_deadline(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     assert pacer.try_acquire()
-    assert not await pacer.acquire(until=3.0)
+    assert not await acquire(pacer, until=3.0)
     assert clock.time == pytest.approx(3.0)
     assert pacer.statistics().waiting == 0
 
@@ -237,7 +238,7 @@ async def test_cancelled_admission_is_passed_on(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1, rate=10), clock)
     permit = pacer.try_acquire()
     await clock.sleep(1.0)
-    first, second = (asyncio.ensure_future(pacer.acquire()) for _ in range(2))
+    first, second = (asyncio.ensure_future(acquire(pacer)) for _ in range(2))
     await asyncio.sleep(0)
     pacer.release(permit, answered=True, elapsed=0.0)
     first.cancel()
@@ -331,7 +332,7 @@ def test_threads_share_one_pace() -> None:
     async def work() -> None:
         nonlocal in_flight, most, done
         for _ in range(10):
-            permit = pacer.try_acquire() or await pacer.acquire()
+            permit = pacer.try_acquire() or await acquire(pacer)
             with lock:
                 in_flight += 1
                 most = max(most, in_flight)
@@ -359,12 +360,12 @@ def test_dead_loop_waiter_blocks_none() -> None:
     pacer = Pacer(Pace(concurrency=1), SYSTEM)
     loop = asyncio.new_event_loop()
     permit = pacer.try_acquire()
-    lost = loop.create_task(pacer.acquire())
+    lost = loop.create_task(acquire(pacer))
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
 
     async def next_one() -> int:
-        waiting = asyncio.ensure_future(pacer.acquire())
+        waiting = asyncio.ensure_future(acquire(pacer))
         await asyncio.sleep(0)
         pacer.release(permit, answered=True, elapsed=0.0)
         async with asyncio.timeout(1):
@@ -393,7 +394,7 @@ def test_collected_call_does_not_deadlock(in_flight: bool) -> None:
     pacer = Pacer(Pace(concurrency=2), clock)
 
     async def call() -> None:
-        permit = await pacer.acquire()
+        permit = await acquire(pacer)
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -408,12 +409,12 @@ def test_collected_call_does_not_deadlock(in_flight: bool) -> None:
         del tasks
 
     def go_on() -> None:
-        async def acquire() -> None:
+        async def acquire_often() -> None:
             for _ in range(4):
-                permits.append(await pacer.acquire())
+                permits.append(await acquire(pacer))
                 pacer.release(permits[-1], answered=True, elapsed=0.1)
 
-        asyncio.run(acquire())
+        asyncio.run(acquire_often())
 
     gc.collect()
     gc.freeze()  # or each of its collections looks through all that the suite holds

@@ -13,6 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from dispatchkit import Pace
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.testing.clock import FakeClock, stillness
+from tests.harness import acquire
 
 
 class Attempt:
@@ -48,7 +49,7 @@ class PaceMachine(RuleBasedStateMachine):
     @rule(target=attempts, count=st.integers(1, 4), timeout=st.just(math.inf) | st.floats(0, 5))
     def comes(self, count: int, timeout: float) -> object:
         until = self.clock.time + timeout
-        came = [Attempt(self.loop.create_task(self.pacer.acquire(until=until)), until) for _ in range(count)]
+        came = [Attempt(self.loop.create_task(acquire(self.pacer, until=until)), until) for _ in range(count)]
         self.all += came
         self.settle()
         return multiple(*came)

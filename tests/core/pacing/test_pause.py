@@ -19,6 +19,7 @@ from dispatchkit.testing import FakeClock
 from dispatchkit.testing.clock import START as MIDNIGHT
 from tests.core.call.test_settling import LOST, NOON, START, STARTED, play, response, status
 from tests.fake_transport import FakeTransport
+from tests.harness import acquire
 
 
 @pytest.fixture
@@ -251,7 +252,7 @@ async def test_lift_wakes_call_across_threads() -> None:
     clock = FakeClock(jumps=False)
     pacer = Pacer(Pace(), clock)
     pacer.throttle(100.0)
-    waiting = [asyncio.ensure_future(pacer.sleep(100.0)), asyncio.ensure_future(pacer.acquire())]
+    waiting = [asyncio.ensure_future(pacer.sleep(100.0)), asyncio.ensure_future(acquire(pacer))]
     await asyncio.sleep(0)
     thread = threading.Thread(target=pacer.lift)
     thread.start()

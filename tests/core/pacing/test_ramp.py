@@ -11,6 +11,7 @@ import pytest
 from dispatchkit import Pace
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.testing import FakeClock
+from tests.harness import acquire
 
 
 class Run:
@@ -26,7 +27,7 @@ class Play:
         self.starts: list[float] = []
 
     async def one(self, *, takes: float = 1.0, **outcome: Any) -> None:
-        permit = self.pacer.try_acquire() or await self.pacer.acquire()
+        permit = self.pacer.try_acquire() or await acquire(self.pacer)
         self.starts.append(self.clock.time)
         await self.clock.sleep(takes)
         self.pacer.release(permit, **({"answered": True, "elapsed": takes} | outcome))

@@ -13,6 +13,7 @@ from dispatchkit.core.clock import SYSTEM, timer_seconds
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.wakeup import call_later
 from dispatchkit.testing.clock import FakeClock, stillness
+from tests.harness import acquire
 
 
 class Counting(FakeClock):
@@ -32,7 +33,7 @@ class Queue:
         self.clock = clock
         self.pacer = Pacer(Pace(**pace), clock)  # type: ignore[arg-type]
         assert self.pacer.try_acquire()
-        self.tasks = [asyncio.ensure_future(self.pacer.acquire(until=1e6)) for _ in range(count)]
+        self.tasks = [asyncio.ensure_future(acquire(self.pacer, until=1e6)) for _ in range(count)]
 
     async def pass_time(self, seconds: float) -> int:
         """Let time pass in one step. Returns how many have started by then."""
@@ -65,7 +66,7 @@ async def test_short_sleeps_take_a_millisecond(monkeypatch: pytest.MonkeyPatch) 
     await SYSTEM.sleep(0.0001)
     call_later(loop, SYSTEM, 0.0001, print)
     assert slept == [0.001]
-    assert loop.call_later.mock_calls == [call(0.001, print, None)]
+    assert loop.call_later.mock_calls == [call(0.001, print, loop, None)]
 
 
 async def test_coarse_timers_keep_high_rate() -> None:
@@ -75,7 +76,7 @@ async def test_coarse_timers_keep_high_rate() -> None:
 
     clock = Coarse()
     pacer = Pacer(Pace(rate=2000), clock)
-    for permit in await asyncio.gather(*(pacer.acquire() for _ in range(121))):
+    for permit in await asyncio.gather(*(acquire(pacer) for _ in range(121))):
         pacer.release(permit, answered=True, elapsed=0.0)
     assert 0.06 <= clock.time < 0.0611, "a timer of a millisecond does not halve the rate"
 
@@ -84,7 +85,7 @@ async def test_one_timer_serves_all_waiters() -> None:
     queue = Queue(clock := Counting(jumps=False), 1, rate=10)
     for _ in range(30):
         await stillness()
-        queue.tasks.append(asyncio.ensure_future(queue.pacer.acquire(until=1e6)))
+        queue.tasks.append(asyncio.ensure_future(acquire(queue.pacer, until=1e6)))
     for expected in range(1, 21):
         assert await queue.pass_time(0.1) == expected
     assert clock.sleeps == 21
@@ -119,7 +120,7 @@ async def test_idle_time_is_no_backlog() -> None:
 async def test_pause_expires_rated_waiters() -> None:
     pacer = Pacer(Pace(rate=1), FakeClock(jumps=False))
     permit = pacer.try_acquire()
-    waiting = asyncio.ensure_future(pacer.acquire(until=5.0))
+    waiting = asyncio.ensure_future(acquire(pacer, until=5.0))
     await stillness()
     pacer.release(permit, answered=True, elapsed=0.0, pause=20.0)
     await stillness()
@@ -129,7 +130,7 @@ async def test_pause_expires_rated_waiters() -> None:
 async def test_earlier_deadline_moves_timer() -> None:
     queue = Queue(FakeClock(jumps=False), 1, concurrency=1)
     await stillness()
-    early = asyncio.ensure_future(queue.pacer.acquire(until=3.0))
+    early = asyncio.ensure_future(acquire(queue.pacer, until=3.0))
     assert await queue.pass_time(3.1) == 0
     assert early.result() == 0
     await queue.end()
@@ -142,7 +143,7 @@ async def test_clock_error_ends_every_wait() -> None:
 
     pacer = Pacer(Pace(rate=1), Broken())
     assert pacer.try_acquire()
-    waiting = [asyncio.ensure_future(pacer.acquire()) for _ in range(3)]
+    waiting = [asyncio.ensure_future(acquire(pacer)) for _ in range(3)]
     ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
     assert [type(error) for error in ended] == [KeyError] * 3
     assert pacer.statistics().waiting == 0
@@ -159,15 +160,32 @@ def test_timer_moves_off_closed_loop() -> None:
     pacer = Pacer(Pace(rate=20), SYSTEM)
     assert pacer.try_acquire()
     loop = asyncio.new_event_loop()
-    lost = loop.create_task(pacer.acquire())
+    lost = loop.create_task(acquire(pacer))
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
 
     async def acquires() -> list[int]:
         async with asyncio.timeout(5):
-            return await asyncio.gather(*(pacer.acquire() for _ in range(3)))
+            return await asyncio.gather(*(acquire(pacer) for _ in range(3)))
 
     assert asyncio.run(acquires()) == [1, 1, 1]
+    lost.get_coro().close()  # type: ignore[union-attr]
+    lost._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_closed_loop_keeps_no_waiter() -> None:
+    pacer = Pacer(Pace(concurrency=1), SYSTEM)
+    assert pacer.try_acquire()
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    waiting, lost = (loop.create_task(acquire(pacer)) for loop in loops)
+    for loop in loops:
+        loop.run_until_complete(asyncio.sleep(0))
+    loops[1].close()
+    assert pacer.statistics().waiting == 2
+    waiting.cancel()
+    loops[0].run_until_complete(asyncio.wait([waiting]))
+    loops[0].close()
+    assert pacer.statistics().waiting == 0
     lost.get_coro().close()  # type: ignore[union-attr]
     lost._log_destroy_pending = False  # type: ignore[attr-defined]
 
@@ -178,7 +196,7 @@ def test_foreign_release_moves_timer() -> None:
 
     async def acquires() -> int:
         async with asyncio.timeout(5):
-            return await pacer.acquire()
+            return await acquire(pacer)
 
     thread = threading.Thread(target=lambda: permits.append(asyncio.run(acquires())))
     permits: list[int] = []
