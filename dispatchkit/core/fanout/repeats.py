@@ -200,23 +200,19 @@ async def without_repeats(
     commands: Iterator[Command[W, R]] | AsyncIterator[Command[W, R]], repeats: Repeats
 ) -> AsyncIterator[Command[W, R]]:
     """The commands without repeats, for a ledger to plan. It yields to the event loop from time to time."""
-    if isinstance(commands, AsyncIterator):
-        async for command in commands:
-            try:
-                skips = repeats.skips(command)
-            except LargeValueError:
-                skips = await repeats.skips_large(command)
-            if not skips:
-                yield command
-        return
-    for index, command in enumerate(commands):
+    async for command in commands if isinstance(commands, AsyncIterator) else _in_turns(commands):
         try:
             skips = repeats.skips(command)
         except LargeValueError:
             skips = await repeats.skips_large(command)
         if not skips:
             yield command
-        if index % _TURN == _TURN - 1:
+
+
+async def _in_turns(commands: Iterator[Command[W, R]]) -> AsyncIterator[Command[W, R]]:
+    for count, command in enumerate(commands, 1):
+        yield command
+        if count % _TURN == 0:
             await asyncio.sleep(0)
 
 
