@@ -57,7 +57,8 @@ class FanOut(BlockingOnly, Generic[R_co]):
     iterable is read on the loop thread, and should not block.
 
     Raises:
-        ValueError: An option is out of range, or the number of commands is not ``expected``.
+        ValueError: An option is out of range, or the number of commands is not ``expected``, or not more than
+            ``canary``.
         TypeError: An option is unknown or of another type.
     """
 

@@ -36,7 +36,7 @@ from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.item_types import refuse_wrong_types
 from dispatchkit.core.fanout.journal import Journal, PlanSummary, Source
-from dispatchkit.core.fanout.options import FanOutOptions, FanOutSettings
+from dispatchkit.core.fanout.options import FanOutOptions, FanOutSettings, check_canary
 from dispatchkit.core.fanout.outcome import Outcome, Report
 from dispatchkit.core.fanout.repeats import Repeats, refuse_repeats, repeat_mode, without_repeats
 from dispatchkit.core.fanout.silence import watch_silence
@@ -78,8 +78,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
         options: See `FanOutOptions`.
 
     Raises:
-        ValueError: An option is out of range, or the number of commands is not ``expected``. Or there is a ledger
-            without a run, or a run without a ledger.
+        ValueError: An option is out of range, or the number of commands is not ``expected``, or not more than
+            ``canary``. Or there is a ledger without a run, or a run without a ledger.
         TypeError: An option is unknown or of another type.
 
     Example:
@@ -117,6 +117,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
             if mode == "refuse":
                 commands = refuse_repeats(commands)
             self._commands, length = iterate(commands, settings.expected)
+            check_canary(settings.canary, length)
         self._source: Source = IterableSource(length, self._repeats if self._skips_repeats else None)
         journal: Journal | None = None
         if settings.ledger is not None and settings.run is not None:

@@ -11,7 +11,7 @@ from dispatchkit.core.fanout.repeats import RepeatMode, check_repeat_mode
 from dispatchkit.core.fanout.window import Window
 from dispatchkit.core.validators import a_kind, int_in_range, seconds
 
-__all__ = ["FanOutOptions", "FanOutSettings"]
+__all__ = ["FanOutOptions", "FanOutSettings", "check_canary"]
 
 _MAX_CANARY = 1000
 """The most targets that go first: the state of each is read on its own."""
@@ -36,8 +36,11 @@ class FanOutOptions(TypedDict, total=False):
         canary: Launch this number of targets first. The rest follows once they are done and the provider's state shows
             that they go out: see `Command.goes_out`. If one is not done, or is not seen to go out within
             ``canary_timeout``, the run stops. A launch that the provider has scheduled goes out. A run of a ledger
-            keeps its canary. A resume reads the state again, unless more than these targets were begun. 0: none. None:
-            as the run was planned, else none. Default: None.
+            keeps its canary. A resume reads the state again, unless more than these targets were begun. A list that
+            is not longer than the canary is refused with `ValueError`, since nothing is held back. The length of an
+            iterator is not known: if it is not longer, all of its targets are launched at once, and their state is
+            read all the same. An empty list is not refused. 0: none. None: as the run was planned, else none. Default:
+            None.
         canary_timeout: Seconds for the reads of state after the last outcome of the first targets. Default: 600.0.
         window: The hours in which launches may start, such as ``Window(not_after=…)``. Before it opens, the run waits.
             At its end, the run stops. A request that has begun is awaited, and unclear ones are settled by the
@@ -157,3 +160,25 @@ class FanOutSettings:
         self.run = run
         self.repeat_window = None if repeat_window is None else seconds("repeat_window", repeat_window)
         self.repeats: RepeatMode | None = check_repeat_mode(repeats, remembered=ledger is not None)
+
+
+def check_canary(canary: int | None, length: int | None) -> None:
+    """Refuse a canary that holds nothing back.
+
+    Args:
+        canary: The number of commands that go first.
+        length: The number of all commands; None if it is not known.
+
+    Raises:
+        ValueError: The canary is not smaller than the list.
+    """
+    if not canary or not length or canary < length:
+        return
+    if length == 1:
+        raise ValueError(
+            f"canary={canary} holds nothing back: there is 1 command. Nothing was started. Launch it without canary="
+        )
+    raise ValueError(
+        f"canary={canary:,} holds nothing back: there are {length:,} commands. Nothing was started. Give a smaller "
+        f"one, {length - 1:,} at most, or launch without canary="
+    )

@@ -239,12 +239,33 @@ async def test_bare_activation_is_refused() -> None:
         assert stage.sandbox.requests == 0
 
 
-async def test_short_list_is_verified_too() -> None:
+async def test_short_iterator_is_verified_too() -> None:
     async with Stage() as stage:
         stage.sandbox.direct.stuck[2] = "initiated"
-        run = stage.direct.start_many([1, 2], canary=5, canary_timeout=MINUTE)
-        assert await run.finish() == Report(done=2, not_started=0)
+        run = stage.direct.start_many(iter([1, 2]), canary=5, canary_timeout=MINUTE)
+        assert await run.finish() == Report(done=2)
         assert reason(run)[0] == "canary"
+
+
+@pytest.mark.parametrize(
+    ("canary", "ids", "advice"),
+    [(5, [7, 8], "Give a smaller one, 1 at most"), (2, [7, 8], "there are 2 commands"), (1, [7], "Launch it without")],
+)
+@pytest.mark.parametrize("run", [None, "a"])
+async def test_short_list_is_refused(canary: int, ids: list[int], advice: str, run: str | None, tmp_path: Path) -> None:
+    async with Stage() as stage, Ledger(tmp_path / "a.db") as ledger:
+        with pytest.raises(ValueError, match=f"canary={canary} holds nothing back: .*{advice}"):
+            stage.direct.start_many(ids, canary=canary, ledger=ledger if run else None, run=run)
+        with pytest.raises(ValueError, match=advice):
+            stage.direct.start_many(iter(ids), canary=canary, expected=len(ids))
+        assert not stage.sandbox.requests
+
+
+async def test_needed_canaries_are_allowed() -> None:
+    async with Stage() as stage:
+        assert (await stage.direct.start_many([7, 8], canary=1).finish()).done == 2
+        assert (await stage.direct.start_many([9, 10], canary=0).finish()).done == 2
+        assert await stage.direct.start_many([], canary=3).finish() == Report(not_started=0)
 
 
 async def test_asynchronous_source_has_canary() -> None:
@@ -463,6 +484,15 @@ async def test_journal_is_told_of_canary() -> None:
 
 
 # In a thread
+
+
+def test_blocking_run_refuses_canary() -> None:
+    with Sandbox() as sandbox, sync.DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        for ids in ([7, 8], {7: "a", 8: "b"}.keys()):  # the second is read in the caller's thread
+            with pytest.raises(ValueError, match="canary=2 holds nothing back: there are 2 commands"):
+                direct.start_many(ids, canary=2)
+        assert not sandbox.requests
+        assert direct.start_many(iter([7, 8]), canary=2).finish().done == 2
 
 
 def test_blocking_run_has_canary() -> None:
