@@ -405,5 +405,9 @@ async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary 
         return await opening()
     except asyncio.CancelledError:
         raise
+    except StopAsyncIteration as stray:  # a loop over the outcomes would take it for the end
+        error = RuntimeError("the iterator of commands raised StopAsyncIteration")
+        error.__cause__ = stray
+        return error
     except BaseException as error:  # noqa: BLE001
         return error
