@@ -26,7 +26,7 @@ from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.fanout.repeats import Repeats, without_repeats
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.errors import LedgerError, NotSentError, OutcomeUnknownError
-from dispatchkit.ledger import codec, files
+from dispatchkit.ledger import codec, converter, files
 from dispatchkit.ledger.codec import decode, encode, encode_in_thread, encode_text
 from dispatchkit.ledger.contents import LONG, CommandText, hash_of
 from dispatchkit.ledger.converter import LargeCommandError
@@ -78,7 +78,8 @@ async def execute(where: str, statement: str) -> list[tuple[Any, ...]]:
     connection = await asyncpg.connect(where)
     try:
         return [
-            tuple(row) for row in await connection.fetch(re.sub("content|run(?= SET)", r"dispatchkit.\g<0>", statement))
+            tuple(row)
+            for row in await connection.fetch(re.sub(r"\bcontent\b|\brun(?= SET)", r"dispatchkit.\g<0>", statement))
         ]
     finally:
         await connection.close()
@@ -105,7 +106,7 @@ async def resume(where: str, run: str = "a") -> list[Any]:
 async def test_pieces_meet_their_bounds(
     where: str, size: int, forget: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "FILE_BYTES", 0)
+    monkeypatch.setattr(converter, "FILE_BYTES", 0)
     planned = [large(1, DATA[:size]), LaunchBroadcast(2, content={"a": "é" * size})]
     await plan(where, *planned)
     forget()

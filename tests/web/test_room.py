@@ -173,7 +173,8 @@ async def test_deleted_run_is_gone(room: Room, tmp_path: Path) -> None:
     async with room.visitor() as visitor, visitor.events("run=friday") as stream:
         await wait_for(stream, "failures")
         async with Ledger(tmp_path / "launch.db") as ledger:
-            await (await ledger._open_store()).delete(1)
+            await ledger.stop("friday")
+            assert await (await ledger._open_store()).delete(1)
         async with asyncio.timeout(10):
             while "gone" not in (told := await wait_for(stream, "run")):
                 pass
