@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from itertools import pairwise
@@ -111,6 +112,21 @@ async def test_close_ends_repeats(server: Server, link: ReconnectingConnection) 
     with pytest.raises(LedgerError, match="closed"):
         await link.run(closing)
     assert (len(done), server.terminated) == (1, 1)
+
+
+async def test_cancelled_repeat_drops_connection(server: Server, link: ReconnectingConnection) -> None:
+    begun = asyncio.Event()
+
+    async def silent(_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    server.failures = [ConnectionError("away")]
+    asking = asyncio.create_task(link.run(silent))
+    await begun.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert (asking.cancelled(), server.terminated) == (True, 1)
 
 
 def test_only_errors_import_tenacity() -> None:
