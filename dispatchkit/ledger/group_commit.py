@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
+from dispatchkit.core.stop import StopSignal
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.store import Store
@@ -32,11 +33,17 @@ class GroupCommit:
 
     One batch of claims is written at a time. A second one would hold the few claims of one moment, and cost a commit of
     its own.
+
+    Args:
+        store: The store.
+        clock: The clock.
+        stop: The stop signal of the journal. Once it is set, nothing more is granted.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, stop: StopSignal) -> None:
         self._store = store
         self._clock = clock
+        self._stop = stop
         self._loop = asyncio.get_running_loop()
         self._since: datetime | None = None
         """The start of the next claims."""
@@ -52,7 +59,6 @@ class GroupCommit:
         """Starts the write of the outcomes, once a few more may have come."""
         self._is_flushing = False
         """Whether `flush` writes, which takes what comes meanwhile, too."""
-        self._stopped = False
         self._error: LedgerError | None = None
         self._unreported: LedgerError | None = None
 
@@ -75,11 +81,11 @@ class GroupCommit:
         Raises:
             LedgerError: The claim, or an earlier batch, cannot be written.
         """
-        if self._error is not None and not self._stopped:
+        if self._error is not None and not self._stop.is_set:
             self._unreported = None
             raise self._error
         answer: asyncio.Future[ClaimResult] = self._loop.create_future()
-        if self._stopped:
+        if self._stop.is_set:
             answer.set_result(ClaimResult.STOPPED)
             return answer
         self._pending.append((claim, first_attempt, answer))
@@ -103,9 +109,8 @@ class GroupCommit:
         if self._records and self._error is None and self._recording is None:
             self._recording = self._loop.create_task(self._write_records())
 
-    def stop(self) -> None:
-        """Grant nothing more, and end all waits."""
-        self._stopped = True
+    def end_waits(self) -> None:
+        """Answer all waiting claims that the run was stopped."""
         for _, _, answer in (*self._batch, *self._pending):
             if not answer.done():
                 answer.set_result(ClaimResult.STOPPED)

@@ -24,6 +24,7 @@ from dispatchkit.core.fanout.journal import Journal, PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.log import log
+from dispatchkit.core.stop import StopSignal
 from dispatchkit.errors import (
     LedgerError,
     OutcomeUnknownError,
@@ -95,8 +96,7 @@ class LedgerJournal(Journal):
         self._resumes = resumes
         self._clock = clock
         self._hold: Hold | None = None
-        self._stopped = False
-        self._stop_event = asyncio.Event()
+        self._stop = StopSignal()
         self._group_commit: GroupCommit | None = None
         self._page: Iterator[Row] = iter(())
         self._large: deque[Row] = deque()
@@ -123,7 +123,7 @@ class LedgerJournal(Journal):
         if not opening.done():
             opening.cancel()
             await asyncio.wait([opening])
-        if opening.cancelled() and self._stopped:
+        if opening.cancelled() and self._stop.is_set:
             return PlanSummary(None, {})
         if opening.cancelled() and commands is not None:  # most likely by the iterator's code
             raise RuntimeError("the iterator of commands was cancelled: nothing was launched")
@@ -140,11 +140,8 @@ class LedgerJournal(Journal):
 
     async def _wait(self, task: asyncio.Future[T]) -> bool:
         """Wait for a task, or until `CLOSE_TIMEOUT` after a stop. Returns whether the task is done."""
-        stopping = asyncio.create_task(self._stop_event.wait())
-        try:
-            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
+        with self._stop.interruptible():
+            await asyncio.wait([task])
         if not task.done():
             await asyncio.wait([task], timeout=CLOSE_TIMEOUT)
         return task.done()
@@ -160,7 +157,7 @@ class LedgerJournal(Journal):
         timeout = self._settings.attempt_timeout
         hold = self._hold = Hold(self._store, run, only=self._only, attempt_timeout=timeout, clock=self._clock)
         self._pages = Pages(self._store, run, hold, self._clock)
-        group_commit = self._group_commit = GroupCommit(self._store, self._clock)
+        group_commit = self._group_commit = GroupCommit(self._store, self._clock, self._stop)
         hold.ignores_stop = self._resumes
 
         def lost(error: LedgerError | None) -> None:
@@ -176,13 +173,13 @@ class LedgerJournal(Journal):
                 # Hold the chunks before adding targets, which another holder would otherwise launch.
                 await hold.take()
             if commands is not None:
-                if not await plan(self._store, run, commands, lambda: self._stopped):
+                if not await plan(self._store, run, commands, lambda: self._stop.is_set):
                     return attrs.evolve(await self._summary(), total=None)
                 await self._store.planned(run.number)
                 await hold.take()
             if run.plan_complete and self._only is None:
                 await self._leave_out_repeats(run)
-                await self._pages.check_all(lambda: self._stopped)
+                await self._pages.check_all(lambda: self._stop.is_set)
             else:
                 await self._refuse_repeats(run)
             if run.stopped and not await self._store.clear_stop(run.number, stops=run.stops):
@@ -238,7 +235,7 @@ class LedgerJournal(Journal):
     ) -> list[Chunk]:
         """Plan the run for many workers, in chunks of ``size`` commands, and hold nothing. See `open`."""
         run = await self._begin(planned=False)
-        if not await plan(self._store, run, commands, lambda: self._stopped):
+        if not await plan(self._store, run, commands, lambda: self._stop.is_set):
             raise LedgerError(f"the plan of the run {self._name!r} is incomplete, since it was stopped: plan it again")
         # Before the plan counts as complete: no worker may launch refused targets after the window has passed.
         await check_repeats(self._store, run, chunk=None, within=self._settings.repeat_window)
@@ -273,7 +270,7 @@ class LedgerJournal(Journal):
         return await with_canary(self._store, run, summary, count, self._left_out)
 
     async def next_item(self) -> WorkItem[Never, object] | None:
-        while not self._stopped:
+        while not self._stop.is_set:
             if (item := self.next_at_once()) is not None:
                 return item
             if self._large:
@@ -283,7 +280,7 @@ class LedgerJournal(Journal):
         return None
 
     def next_at_once(self) -> WorkItem[Never, object] | None:
-        if self._stopped:
+        if self._stop.is_set:
             return None
         row = next(self._page, None)
         if row is None:
@@ -348,11 +345,9 @@ class LedgerJournal(Journal):
         return log_key is not None and await self._store.has_rival(self._run, item.index, log_key, within=within)
 
     def stop(self) -> None:
-        if not self._stopped:
-            self._stopped = True
-            self._stop_event.set()
-            if self._group_commit is not None:
-                self._group_commit.stop()
+        self._stop.set()
+        if self._group_commit is not None:
+            self._group_commit.end_waits()
 
     def record(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
         index, error = item.index, outcome.error

@@ -185,6 +185,7 @@ class _Worker:
     async def _run(self) -> None:
         last_text = ""
         stopping = asyncio.create_task(self._stop.wait())
+        # No `AsyncRetrying`: a stop ends the wait, and after a wait tenacity always makes another attempt.
         while not self._stop.is_set():
             serving = asyncio.create_task(self._serve())
             await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)

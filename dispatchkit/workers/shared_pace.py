@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 import attrs
+from tenacity import AsyncRetrying, retry_if_exception_type
 
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.log import log
@@ -163,11 +164,12 @@ class SharedAccount:
         if connection is not self._isolated:
             await connection.execute(sql.ISOLATION)
             self._isolated = connection
-        while True:
-            try:
-                return await connection.fetchrow(statement, *values)
-            except asyncpg.SerializationError:  # the other transaction succeeded, so there is always progress
-                await self._clock.sleep(_JITTER * self._clock.random())
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(asyncpg.SerializationError),  # the other one succeeded: no stop is needed
+            wait=lambda _: _JITTER * self._clock.random(),
+            sleep=self._clock.sleep,
+        )
+        return await retrying(connection.fetchrow, statement, *values)
 
     def _is_late(self, asked: float) -> bool:
         """Whether an answer took longer than `ANSWER_LIMIT`. Then suspend all starts."""

@@ -12,6 +12,7 @@ import pytest
 
 from dispatchkit import LedgerError, State
 from dispatchkit.core.claim import ClaimResult
+from dispatchkit.core.stop import StopSignal
 from dispatchkit.ledger.claim import Claim, Record
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.testing.clock import FakeClock
@@ -66,9 +67,14 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def commit(store: FakeStore, clock: FakeClock) -> GroupCommit:
+def stop() -> StopSignal:
+    return StopSignal()
+
+
+@pytest.fixture
+async def commit(store: FakeStore, clock: FakeClock, stop: StopSignal) -> GroupCommit:
     any_store: Any = store
-    return GroupCommit(any_store, clock)
+    return GroupCommit(any_store, clock, stop)
 
 
 async def test_claims_wait_for_batch(store: FakeStore, commit: GroupCommit) -> None:
@@ -126,11 +132,12 @@ async def test_cancelled_claim_is_unsent(
     assert store.states == states
 
 
-async def test_stop_ends_claims(store: FakeStore, commit: GroupCommit) -> None:
+async def test_stop_ends_claims(store: FakeStore, commit: GroupCommit, stop: StopSignal) -> None:
     written = commit.claim(claim(0), first_attempt=True)
     await turns()
     pending = commit.claim(claim(1), first_attempt=True)
-    commit.stop()
+    stop.set()
+    commit.end_waits()
     assert await written is await pending is ClaimResult.STOPPED
     assert await commit.claim(claim(2), first_attempt=True) is ClaimResult.STOPPED
     store.gate.set()

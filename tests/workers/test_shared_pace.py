@@ -9,7 +9,9 @@ import logging
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
+import asyncpg
 import attrs
 import pytest
 from hypothesis import given, settings
@@ -23,6 +25,7 @@ from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
 from dispatchkit.ledger.postgres.store import PostgresStore
+from dispatchkit.testing import FakeClock
 from dispatchkit.workers.fair_share import RENEW, Share
 from dispatchkit.workers.shared_pace import SharedAccount
 from tests.harness import acquire, until
@@ -537,3 +540,31 @@ async def test_refused_renewal_explains_pause(
         await admin.close()
     (message,) = caplog.messages
     assert message.startswith("the run pauses: the ledger's database refused a statement")
+
+
+class Conflicting:
+    """A connection whose statements meet other transactions."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = [*errors]
+
+    async def execute(self, _: str) -> str:
+        return ""
+
+    async def fetchrow(self, *_: object) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        return "row"
+
+
+async def test_conflicts_are_repeated() -> None:
+    clock = FakeClock()
+    link = ReconnectingConnection(DriverSettings(Address.of("postgresql://app@127.0.0.1/x")))
+    account: Any = SharedAccount(link, "k", Pacer(Pace(), clock), clock=clock)
+    conflicts = [asyncpg.SerializationError("conflict")] * 3
+    assert await account._serialized(Conflicting(*conflicts), "SELECT") == "row"
+    assert clock.time == pytest.approx(3 * 0.025)  # the clock's random number is 0.5, of 0.05 s
+    other = Conflicting(conflicts[0], asyncpg.DeadlockDetectedError("deadlock"))
+    with pytest.raises(asyncpg.DeadlockDetectedError):
+        await account._serialized(other, "SELECT")
+    assert other.errors == []

@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import Generic, Never, TypeVar, cast
 
 import attrs
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from dispatchkit.core.call.call_state import Doubt, Probe, Start
 from dispatchkit.core.call.context import ClientContext
@@ -61,6 +62,10 @@ class _Launch(Generic[W, R]):
     """Its place in the run."""
     call: int = attrs.field(factory=next_call)
     """What observers know its state reads by."""
+
+
+class _NotYetError(Exception):
+    """The state of a launch does not show yet that it goes out."""
 
 
 class CanarySource:
@@ -227,7 +232,7 @@ class CanarySource:
 
     async def _read_all(self) -> str:
         """Read the state until it shows that all go out. Returns the reason if it does not; empty if it does."""
-        context, clock = self._context, self._context.clock
+        clock = self._context.clock
         self.is_reading = True
         shared: dict[object, list[_Launch[Never, object]]] = {}
         for launch in self._launched:
@@ -241,31 +246,50 @@ class CanarySource:
             len(self._launched),
             in_words(self._timeout),
         )
-        until, pause = clock.monotonic() + self._timeout, _FIRST_PAUSE
-        while True:
-            left: list[list[_Launch[Never, object]]] = []
-            detail = ""
-            for launches in pending:
-                await self._outlast_pause(until)
-                settlement = await self._read(launches, until)
-                text = f"{_name(launches[0].command)}: {settlement.detail}"
-                if settlement.evidence is Evidence.APPLIED:
-                    seen.append(text)
-                elif settlement.evidence in {Evidence.NEVER_APPLIED, Evidence.UNAVAILABLE}:
-                    return text
-                else:
-                    detail = detail or text
-                    left.append(launches)
-            if not left:
-                more = f", and {len(seen) - _NAMED} more" if len(seen) > _NAMED else ""
-                _tell("canary: all go out (%s%s); the rest is launched", "; ".join(seen[:_NAMED]), more)
-                return ""
-            remaining = until - clock.monotonic()
-            if remaining <= 0:
-                return f"{detail}, after {in_words(self._timeout)}"
-            pending = left
-            await context.clock.sleep(min(pause, remaining))
-            pause = min(_GROWTH * pause, _MAX_PAUSE)
+        until = clock.monotonic() + self._timeout
+        growing = wait_exponential(multiplier=_FIRST_PAUSE, exp_base=_GROWTH, max=_MAX_PAUSE)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_NotYetError),
+            wait=lambda state: max(0.0, min(growing(state), until - clock.monotonic())),
+            stop=lambda _: clock.monotonic() >= until,
+            sleep=clock.sleep,
+            reraise=True,
+        )
+        try:
+            failure: str = await retrying(self._read_pending, pending, seen, until)
+        except _NotYetError as error:
+            return f"{error}, after {in_words(self._timeout)}"
+        if not failure:
+            more = f", and {len(seen) - _NAMED} more" if len(seen) > _NAMED else ""
+            _tell("canary: all go out (%s%s); the rest is launched", "; ".join(seen[:_NAMED]), more)
+        return failure
+
+    async def _read_pending(self, pending: list[list[_Launch[Never, object]]], seen: list[str], until: float) -> str:
+        """Read the state of all that are pending, and move those that go out to ``seen``.
+
+        Returns:
+            The reason if one will never go out; empty if all go out.
+
+        Raises:
+            _NotYetError: Some do not go out yet.
+        """
+        left: list[list[_Launch[Never, object]]] = []
+        detail = ""
+        for launches in pending:
+            await self._outlast_pause(until)
+            settlement = await self._read(launches, until)
+            text = f"{_name(launches[0].command)}: {settlement.detail}"
+            if settlement.evidence is Evidence.APPLIED:
+                seen.append(text)
+            elif settlement.evidence in {Evidence.NEVER_APPLIED, Evidence.UNAVAILABLE}:
+                return text
+            else:
+                detail = detail or text
+                left.append(launches)
+        pending[:] = left
+        if left:
+            raise _NotYetError(detail)
+        return ""
 
     async def _outlast_pause(self, until: float) -> None:
         """Wait while the account is paused: reads of state respect it, too."""

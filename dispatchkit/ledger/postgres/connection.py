@@ -62,32 +62,69 @@ class ReconnectingConnection:
             LedgerError: The database refused the work, or was unreachable for longer than the timeout.
         """
         until = self._clock.monotonic() + timeout
-        wait = _MIN_WAIT
-        is_told = False
         longest = self.settings.connect_timeout * len(self.settings.hosts) * 2 + ANSWER_TIMEOUT + more_time
         async with self._turn:
-            while True:
-                try:
-                    async with asyncio.timeout(longest):
-                        return await self._once(work)
-                except ValueError as error:
-                    # A setting or a value is invalid. The error's own text may quote a password.
-                    raise LedgerError(describe_error(error)) from None
-                except TRANSIENT_ERRORS as error:
-                    self._drop()
-                    reason = error
-                except asyncpg.PostgresError as error:
-                    raise LedgerError(describe_error(error)) from error
-                except BaseException:
-                    self._drop()  # cancelled: the state of the connection is unknown
-                    raise
-                if self._clock.monotonic() + wait > until:
-                    raise LedgerError(describe_error(reason)) from reason
-                if is_out_of_connections(reason) and not is_told:
-                    logger.warning("%s. Waiting for one", describe_error(reason))
-                    is_told = True
-                await self._clock.sleep(wait * (0.5 + self._clock.random() / 2))
-                wait = min(_MAX_WAIT, wait * 2)
+            try:
+                return await self._attempt(work, longest)
+            except TRANSIENT_ERRORS as error:
+                failure = error
+            try:
+                return await self._repeat(work, longest, failure, until)
+            except TRANSIENT_ERRORS as error:
+                raise LedgerError(describe_error(error)) from error
+
+    async def _attempt(self, work: Callable[[Connection], Awaitable[T]], longest: float) -> T:
+        """Run work once. Raises one of `TRANSIENT_ERRORS` if it may be repeated."""
+        try:
+            async with asyncio.timeout(longest):
+                return await self._once(work)
+        except ValueError as error:
+            # A setting or a value is invalid. The error's own text may quote a password.
+            raise LedgerError(describe_error(error)) from None
+        except TRANSIENT_ERRORS:
+            self._drop()
+            raise
+        except asyncpg.PostgresError as error:
+            raise LedgerError(describe_error(error)) from error
+        except BaseException:
+            self._drop()  # cancelled: the state of the connection is unknown
+            raise
+
+    async def _repeat(
+        self, work: Callable[[Connection], Awaitable[T]], longest: float, failure: Exception, until: float
+    ) -> T:
+        """Repeat work after its first attempt failed, as long as the next wait ends before ``until``."""
+        # Only after an error: a command that only reads a ledger starts without tenacity.
+        from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential  # noqa: PLC0415
+
+        failures = [failure]
+        is_told = False
+        doubling = wait_exponential(multiplier=_MIN_WAIT, max=_MAX_WAIT)
+
+        async def attempt() -> T:
+            if failures:  # the first attempt was made without tenacity, which costs 25 us
+                raise failures.pop()
+            return await self._attempt(work, longest)
+
+        def is_too_late(state: RetryCallState) -> bool:
+            return self._clock.monotonic() + doubling(state) > until
+
+        def tell(state: RetryCallState) -> None:
+            nonlocal is_told
+            error = state.outcome and state.outcome.exception()
+            if isinstance(error, Exception) and is_out_of_connections(error) and not is_told:
+                logger.warning("%s. Waiting for one", describe_error(error))
+                is_told = True
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(TRANSIENT_ERRORS),
+            wait=lambda state: doubling(state) * (0.5 + self._clock.random() / 2),
+            stop=is_too_late,
+            before_sleep=tell,
+            sleep=self._clock.sleep,
+            reraise=True,
+        )
+        return await retrying(attempt)
 
     async def _once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         if self._closed:
