@@ -101,17 +101,8 @@ class Handler(ResponseHandler):
             sock = transport.get_extra_info("socket")
             self._descriptor = -1 if sock is None else sock.fileno()
 
-    def close(self) -> None:
-        """Close the connection, with FIN if nothing is outstanding, else with RST."""
-        self._settle()
-        super().close()
-
-    def abort(self) -> None:
-        """Close the connection without a TLS shutdown, as aiohttp does with idle connections."""
-        self._settle()
-        super().abort()
-
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Let the kernel deliver what it holds when the connection closes, if nothing is outstanding."""
         if self.transport is not None and self.is_settled:
             _linger(self.transport, _DELIVER_UNSENT)
 

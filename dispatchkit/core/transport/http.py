@@ -141,7 +141,7 @@ class Http:
                 self._pool.give(lane)  # unused: the next request can use it
                 raise
             _cut(transport, writing)
-            lane.connection.close()
+            lane.end()
             raise
         if writing is not None and not writing.done():
             _cut(transport, writing)  # the server answered before it had the whole request
@@ -162,9 +162,9 @@ class Http:
                 if lane.is_silent() or await lane.falls_silent():
                     return lane
             except BaseException:
-                lane.connection.close()
+                lane.end()
                 raise
-            lane.connection.close()
+            lane.end()
             lane = self._pool.take()
         return await self._opener.open()
 

@@ -32,18 +32,18 @@ class StaleConnectionError(Exception):
 
 
 class Lane(Handler):
-    """The protocol of a connection that `Opener` has opened.
+    """The protocol that takes over a connection from aiohttp's connector.
 
     Args:
-        loop: The event loop.
+        connection: aiohttp's handle of the connection, which is open and unused.
         recognise: Recognises the plain responses of the origin.
     """
 
-    connection: Connection
-    """aiohttp's handle of this connection. The pool closes the connection through it."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, recognise: Callable[[bytes], Response | None]) -> None:
-        super().__init__(loop)
+    def __init__(self, connection: Connection, recognise: Callable[[bytes], Response | None]) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self._connection = connection
+        self._former = connection.protocol
+        """The protocol that opened the connection. The connector closes the connection through it."""
         self._recognise = recognise
         self.idle_since = 0.0
         """When the last exchange ended, by the event loop's clock."""
@@ -57,11 +57,36 @@ class Lane(Handler):
         """Whether nothing but plain responses has come, so that aiohttp's part of the protocol knows of none."""
         self._response: asyncio.Future[Response | None] | None = None
         """The response of the latest exchange."""
+        self._take_over(connection.transport)
+
+    def _take_over(self, transport: asyncio.Transport | None) -> None:
+        if transport is not None:
+            self.connection_made(transport)
+            transport.set_protocol(self)
+        if self._former is None or self._former.should_close:  # it has read bytes, or the end of the connection
+            self.force_close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept the connection."""
         super().connection_made(transport)
         self._unread = _poll(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the exchange. The connector waits for the news, too, when it closes."""
+        super().connection_lost(exc)
+        if self._former is not None:
+            self._former.connection_lost(exc)
+
+    def end(self) -> None:
+        """Close the connection, with FIN if nothing is outstanding, else with RST."""
+        self.settle()
+        self._connection.close()
+
+    def give_back(self) -> None:
+        """Give the idle connection back to the connector, which closes it with the session."""
+        self.settle()
+        self._connection.release()
+        del self._connection  # the event loop refers to the lane, which would keep the connector of a dropped client
 
     def data_received(self, data: bytes) -> None:
         """Read a plain response, or leave the bytes to aiohttp's parser."""
@@ -74,6 +99,7 @@ class Lane(Handler):
                     answer.set_result(response)
                 return
             self._leave_to_parser()
+            self._is_parsing, self._is_plain = True, False
             self.set_response_params(
                 read_until_eof=True,
                 auto_decompress=False,
@@ -85,11 +111,6 @@ class Lane(Handler):
             super().data_received(data)
         else:
             self.force_close()
-
-    def set_response_params(self, **settings: object) -> None:
-        """Begin to parse a response. aiohttp calls it, too, for the answer of a proxy to CONNECT."""
-        self._is_parsing, self._is_plain = True, False
-        super().set_response_params(**settings)  # type: ignore[arg-type]
 
     def force_close(self) -> None:
         """Let no further exchange use the connection."""
@@ -156,7 +177,8 @@ class Lane(Handler):
             if self.exception() is not None:
                 break
             await asyncio.sleep(0)
-        return self.exception()
+        ended = self.exception()
+        return self._former.exception() if ended is None and self._former is not None else ended
 
 
 def _nothing(_: int) -> bool:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
-from functools import partial
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from dispatchkit.core.loop import ForeignLoopError
@@ -22,7 +20,7 @@ __all__ = ["Opener"]
 class Opener:
     """Opens lanes to one origin."""
 
-    __slots__ = ("_connector", "_destination", "_timeouts", "session")
+    __slots__ = ("_connector", "_destination", "_recognise", "_timeouts", "session")
 
     def __init__(
         self,
@@ -37,9 +35,7 @@ class Opener:
         # The connector never queues: the pacer limits the concurrency.
         factory = socket_factory(user_timeout=attempt_timeout)
         self._connector = aiohttp.TCPConnector(limit=0, ssl=ssl, socket_factory=factory)
-        recognise = Recogniser().__call__  # the method: calling its object would first look for it
-        # aiohttp has no public setting for the connector's protocol.
-        self._connector._factory = partial[ResponseHandler](Lane, loop, recognise)  # type: ignore[assignment]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._recognise = Recogniser().__call__  # the method: calling its object would first look for it
         self._timeouts = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self.session = aiohttp.ClientSession(
             connector=self._connector,
@@ -68,17 +64,15 @@ class Opener:
         except RuntimeError as error:
             raise ForeignLoopError(str(error)) from None
         connection = await self._connector.connect(self._destination, [], self._timeouts)
-        lane = connection.protocol
-        assert isinstance(lane, Lane)  # noqa: S101 - the connector makes no other
-        lane.connection = connection
+        lane = Lane(connection, self._recognise)
         try:
             if lane.is_silent() or await lane.falls_silent():
                 return lane
             reason = await lane.why_closed()
         except BaseException:
-            connection.close()
+            lane.end()
             raise
-        connection.close()
+        lane.end()
         raise StaleConnectionError from reason
 
     def proxy_credentials(self) -> str | None:

@@ -35,13 +35,13 @@ class Pool:
             lane = self._idle.pop()
             if lane.idle_since >= oldest:
                 return lane
-            lane.connection.close()
+            lane.end()
         return None
 
     def give(self, lane: Lane) -> None:
         """Take a lane back after an exchange. It is closed unless another request can use it."""
         if self._is_closed or not lane.is_open():
-            lane.connection.close()
+            lane.end()
             return
         lane.idle_since = self._loop.time()
         self._idle.append(lane)
@@ -56,7 +56,7 @@ class Pool:
             if lane.is_open() and lane.idle_since >= oldest:
                 kept.append(lane)
             else:
-                lane.connection.close()
+                lane.end()
         self._idle, self._timer = kept, None
         if kept:
             self._set_timer()
@@ -74,9 +74,7 @@ class Pool:
 
     def _release(self) -> None:
         while self._idle:
-            lane = self._idle.pop()
-            lane.connection.release()
-            del lane.connection  # a reference cycle: the connector refers to the lane, too
+            self._idle.pop().give_back()
 
     def __del__(self) -> None:
         # The connector's finaliser closes the connections of a client that was dropped without a close.

@@ -110,15 +110,39 @@ async def client() -> AsyncIterator[Client]:
         yield client
 
 
-async def test_factory_makes_the_protocol(client: Client) -> None:
-    with assumes("TCPConnector._factory() makes the protocol of each connection", f"{OPEN}: Opener.__init__"):
+async def test_early_bytes_are_noticed() -> None:
+    with assumes("the protocol of a new connection has should_close once it has read bytes", f"{LANE}: Lane.__init__"):
+        async with Listener(http(200, b"yes")) as listener, client_of(listener.url) as client:
+            connection = await client.connect()
+            assert connection.protocol is not None
+            assert not connection.protocol.should_close
+            connection.protocol.data_received(b"H")
+            assert connection.protocol.should_close
+            connection.close()
+
+
+async def test_transport_is_handed_over(client: Client) -> None:
+    with assumes(
+        "a connection's transport takes another protocol, and the connector still closes the connection",
+        f"{LANE}: Lane._take_over, Lane.connection_lost",
+    ):
         connection = await client.connect()
-        assert [connection.protocol] == client.made
-    connection.close()
+        opener, lane = connection.protocol, Recorded(asyncio.get_running_loop())
+        assert opener is not None
+        assert connection.transport is not None
+        connection.transport.set_protocol(lane)
+        closed = opener.closed
+        assert closed is not None
+        opener.connection_lost(None)
+        assert closed.done(), "the connector waits for it when it closes"
+        connection.close()
+        await asyncio.sleep(0.01)
+        assert lane.ends == []
+        assert not lane.is_connected()
 
 
-async def test_factory_makes_tls_protocol(tmp_path: Path) -> None:
-    with assumes("TCPConnector._factory() makes the protocol above TLS, too", f"{OPEN}: Opener.__init__"):
+async def test_tls_transport_is_handed_over(tmp_path: Path) -> None:
+    with assumes("the transport above TLS takes another protocol, too", f"{LANE}: Lane._take_over"):
         writers: list[asyncio.StreamWriter] = []
         server = await asyncio.start_server(
             lambda _, writer: writers.append(writer), "127.0.0.1", 0, ssl=tls.serving(tmp_path)
@@ -126,10 +150,13 @@ async def test_factory_makes_tls_protocol(tmp_path: Path) -> None:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with client_of(url, ssl=tls.trusting()) as client:
             connection = await client.connect()
-            assert connection.protocol is client.made[-1]
-            assert connection.protocol.transport is not None
-            below = connection_module._lowest(connection.protocol.transport)
-            assert below is not connection.protocol.transport, "the transport below TLS is found"
+            assert connection.transport is not None
+            lane = Recorded(asyncio.get_running_loop())
+            lane.connection_made(connection.transport)
+            connection.transport.set_protocol(lane)
+            assert connection.transport.get_protocol() is lane
+            below = connection_module._lowest(connection.transport)
+            assert below is not connection.transport, "the transport below TLS is found"
             assert below.get_write_buffer_size() == 0
             connection.close()
         server.close()
@@ -172,7 +199,7 @@ async def test_kept_connection_stays_open(client: Client) -> None:
 
 
 async def test_queue_returns_fed_messages(client: Client) -> None:
-    with assumes("ResponseHandler.feed_data(item) wakes read(), which gives the same item", f"{LANE}: Lane.receive"):
+    with assumes("ResponseHandler.feed_data(item) wakes read(), which gives the same item", f"{HTTP}: _read_parsed"):
         connection = await client.connect()
         assert connection.protocol is not None
         item: Any = object()
@@ -192,42 +219,6 @@ async def test_forced_close_is_noticed(client: Client) -> None:
         connection.protocol.force_close()
         assert connection.protocol.should_close
         connection.close()
-
-
-async def test_connect_of_proxy_is_parsed(tmp_path: Path) -> None:
-    with assumes(
-        "the connector calls set_response_params only before the answer to CONNECT",
-        f"{LANE}: Lane.set_response_params",
-    ):
-        calls: list[str] = []
-
-        class Parsing(Recorded):
-            def set_response_params(self, **settings: Any) -> None:
-                calls.append("set")
-                super().set_response_params(**settings)
-
-            def data_received(self, data: bytes) -> None:
-                calls.append("data")
-                super().data_received(data)
-
-        async with Listener(http(403)) as proxy, client_of("https://provider.test", proxy=URL(proxy.url)) as client:
-            client.connector._factory = lambda: Parsing(asyncio.get_running_loop())  # type: ignore[assignment]
-            with pytest.raises(aiohttp.ClientHttpProxyError):
-                await client.connect()
-        assert calls == ["set", "data"]
-        calls.clear()
-        writers: list[asyncio.StreamWriter] = []
-        server = await asyncio.start_server(
-            lambda _, writer: writers.append(writer), "127.0.0.1", 0, ssl=tls.serving(tmp_path)
-        )
-        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with client_of(url, ssl=tls.trusting()) as client:
-            client.connector._factory = lambda: Parsing(asyncio.get_running_loop())  # type: ignore[assignment]
-            (await client.connect()).close()
-        assert calls == []
-        server.close()
-        for writer in writers:
-            writer.close()
 
 
 async def test_parser_is_made_late(client: Client) -> None:
@@ -368,7 +359,7 @@ async def test_lost_connection_has_exception() -> None:
 async def test_close_goes_through_protocol(client: Client) -> None:
     with assumes(
         "Connection.close() and the connector end a connection by close() or abort()",
-        f"{CONNECTION}: Handler",
+        f"{LANE}: Lane.end",
         f"{POOL}: Pool",
     ):
         connection = await client.connect()
@@ -380,7 +371,7 @@ async def test_close_goes_through_protocol(client: Client) -> None:
 async def test_session_close_ends_idle_connection(client: Client) -> None:
     with assumes(
         "closing the session ends released connections by close() or abort()",
-        f"{CONNECTION}: Handler.abort",
+        f"{LANE}: Lane.give_back",
         f"{POOL}: Pool.close",
     ):
         connection = await client.connect()

@@ -8,13 +8,16 @@ import os
 import select
 import socket
 import ssl
+import threading
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from aiohttp.client_proto import ResponseHandler
 from aioresponses import aioresponses
 from yarl import URL
 
@@ -49,6 +52,16 @@ async def send(made: Transport) -> Response | TransportFailure:
 def idle(made: Transport) -> list[Lane]:
     assert made._http is not None
     return list(made._http._pool._idle)
+
+
+def lane_of(made: Transport) -> Lane:
+    """The lane of the only exchange that is under way."""
+    assert made._http is not None
+    [opener] = made._http._opener._connector._acquired
+    assert opener.transport is not None
+    lane = opener.transport.get_protocol()
+    assert isinstance(lane, Lane)
+    return lane
 
 
 class Serving:
@@ -135,18 +148,23 @@ async def test_unasked_bytes_end_a_lane(unasked: bytes, former: bytes) -> None:
         assert lane not in idle(serving.made)
 
 
-async def test_lane_with_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    connected = Lane.connection_made
+@pytest.mark.parametrize("reader", [ResponseHandler, Lane])
+async def test_lane_with_bytes_is_refused(reader: type[ResponseHandler], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the protocol that opened the connection reads the bytes, or the lane."""
+    connected, is_ready = reader.connection_made, threading.Event()
 
-    def wait_for_bytes(lane: Lane, made: asyncio.BaseTransport) -> None:
-        connected(lane, made)
-        assert select.select([made.get_extra_info("socket")], [], [], 5)[0]
+    def wait_for_bytes(handler: ResponseHandler, made: asyncio.BaseTransport) -> None:
+        connected(handler, made)
+        if type(handler) is reader:
+            is_ready.set()
+            assert select.select([made.get_extra_info("socket")], [], [], 5)[0]
 
-    monkeypatch.setattr(Lane, "connection_made", wait_for_bytes)
+    monkeypatch.setattr(reader, "connection_made", wait_for_bytes)
 
     def talk(listening: socket.socket) -> bytes:
         peer, _ = listening.accept()
         with peer:
+            assert is_ready.wait(5)
             peer.sendall(PLAIN)
             peer.settimeout(5)
             return peer.recv(2**16)
@@ -162,7 +180,7 @@ async def test_lane_with_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_bytearray_is_read_too() -> None:
-    lane = Lane(asyncio.get_running_loop(), Recogniser())
+    lane = Lane(Mock(transport=None, protocol=None), Recogniser())
     answer = lane.start_exchange()
     lane.data_received(bytearray(PLAIN))  # type: ignore[arg-type]
     response = await answer
@@ -175,8 +193,7 @@ async def test_trailing_bytes_end_a_lane() -> None:
         sending = asyncio.create_task(send(serving.made))
         await serving.connect()
         await serving.reader.readuntil(b"\r\n\r\n")
-        assert serving.made._http is not None
-        [lane] = serving.made._http._opener._connector._acquired
+        lane = lane_of(serving.made)
         lane.data_received(PLAIN)
         lane.data_received(b"x")  # before the reader has run
         reply = await sending

@@ -43,7 +43,7 @@ def lane(*, is_open: bool = True) -> Mock:
 
 
 def closed(made: Mock) -> bool:
-    return bool(made.connection.close.called)
+    return bool(made.end.called)
 
 
 @pytest.fixture
@@ -100,10 +100,9 @@ def test_timer_begins_again(pool: Pool, loop: Loop) -> None:
 
 def test_close_releases_idle_lanes(pool: Pool, loop: Loop) -> None:
     made, late = lane(), lane()
-    release = made.connection.release
     pool.give(made)
     pool.close()
-    assert release.called
+    assert made.give_back.called
     [(_, _, handle)] = loop.timers
     assert handle.cancel.called
     pool.give(late)
