@@ -118,7 +118,7 @@ def _commands(server: Server, kind: str, where: str, targets: int, rounds: int) 
             pairs = zip(taken[name], taken[base], strict=True)
             beyond = [Step(one.cpu - least.cpu, one.seconds - least.seconds) for one, least in pairs]
             rows.append(_cells(f"{name}, beyond {base}", beyond, targets))
-    rows.append(_cells("a look of --follow", asyncio.run(_looks(where, rounds)), targets))
+    rows += [_cells(name, looks, targets) for name, looks in asyncio.run(_looks(where, rounds)).items()]
     return table([f"{targets:,} targets, {kind}", *_HEAD], rows)
 
 
@@ -162,18 +162,31 @@ def command(words: Sequence[str], expected: int) -> Step:
     return Step(used.ru_utime + used.ru_stime, time.perf_counter() - began, memory if memory > peak() else None)
 
 
-async def _looks(where: str, rounds: int) -> list[Step]:
-    """Each look of a follower, without the start of its process."""
+async def _looks(where: str, rounds: int) -> dict[str, list[Step]]:
+    """What `list`, `show` and each look of a follower read, without the start of their process."""
     from dispatchkit import Ledger
-    from dispatchkit.cli.views.snapshot import take_snapshot
+    from dispatchkit.ledger.run_snapshot import take_snapshot, with_taken_over
 
-    looks: list[Step] = []
     async with Ledger(where) as ledger:
-        await take_snapshot(ledger, await ledger.run("run"))  # the first one prepares the statements
-        for _ in range(rounds):
-            cpu, began = time.process_time(), time.perf_counter()
+
+        async def list_runs() -> None:
+            for run in await ledger.runs():
+                await take_snapshot(ledger, run)
+
+        async def show() -> None:
+            await with_taken_over(ledger, await take_snapshot(ledger, await ledger.run("run")))
+
+        async def follow() -> None:
             await take_snapshot(ledger, await ledger.run("run"))
-            looks.append(Step(time.process_time() - cpu, time.perf_counter() - began))
+
+        looks: dict[str, list[Step]] = {}
+        for name, look in (("list", list_runs), ("show", show), ("--follow", follow)):
+            await look()  # the first one prepares the statements
+            for _ in range(rounds):
+                cpu, began = time.process_time(), time.perf_counter()
+                await look()
+                taken = Step(time.process_time() - cpu, time.perf_counter() - began)
+                looks.setdefault(f"a look of {name}", []).append(taken)
     return looks
 
 

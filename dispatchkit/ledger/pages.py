@@ -74,7 +74,7 @@ class Pages:
     async def check_all(self, is_stopped: Callable[[], bool]) -> None:
         """Refuse a resumed run with a changed command before any of it is launched.
 
-        It takes 12 us a target. So a new plan is not read again, nor is a chunk by each of its workers.
+        It takes 2 us a target. So a new plan is not read again, nor is a chunk by each of its workers.
 
         Raises:
             LedgerError: A command is not what was planned, or the ledger cannot be read.
