@@ -27,6 +27,7 @@ from dispatchkit.ledger import hold_lock
 from dispatchkit.ledger.chunk import LEASE_TIMEOUT
 from dispatchkit.ledger.claim import Claim
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
+from dispatchkit.ledger.sqlite import file as sqlite_file
 from dispatchkit.ledger.sqlite import store as sqlite_store
 from dispatchkit.ledger.sqlite import write as sqlite_write
 from dispatchkit.ledger.sqlite.store import SqliteStore
@@ -684,6 +685,26 @@ async def test_a_closed_store_says_so(store: SqliteStore) -> None:
     await store.close()
     with pytest.raises(LedgerError, match="the ledger is closed"):
         await store.runs()
+
+
+def test_ledger_made_meanwhile_is_one(tmp_path: Path) -> None:
+    class Looking(sqlite3.Connection):
+        """Another process makes the ledger between the first look at the file and the second one."""
+
+        looks = 0
+
+        def execute(self, *statement: Any) -> sqlite3.Cursor:
+            self.looks += 1
+            if self.looks == 2:
+                with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+                    other.execute("BEGIN IMMEDIATE")
+                    sqlite_file.check(other, path)
+                    other.execute("COMMIT")
+            return super().execute(*statement)
+
+    path = tmp_path / "launch.db"
+    with contextlib.closing(sqlite3.connect(path, factory=Looking)) as db:
+        assert sqlite_file.refuse_other(db, path)
 
 
 async def test_stopped_run_is_not_restarted(tmp_path: Path) -> None:

@@ -144,7 +144,8 @@ class Call(Generic[W, R]):
         error = self._own(final.error)
         if final.cause is not None:
             latest = None if self._flight.state is None else self._flight.state.latest
-            if final.cause not in {latest, final.error}:  # the strategy may raise the error that it was shown
+            # The strategy may raise the error that it was shown. Any other exception may have no hash.
+            if final.cause is not latest and final.cause is not final.error:
                 error.__cause__ = without_frames(final.cause)
             error.add_note("it was not retried, since the wait strategy of the RetryPolicy failed")
         return error

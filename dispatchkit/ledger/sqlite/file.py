@@ -114,10 +114,12 @@ def refuse_other(db: sqlite3.Connection, path: Path) -> bool:
     Raises:
         LedgerError: It is another program's.
     """
+    # In this order: another process may be making the ledger, and commits its tables along with the id.
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if application == _APPLICATION:
         return True
-    if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+    if application != 0 or tables:
         raise LedgerError(f"{path} is another program's database, not a ledger: give the ledger a file of its own")
     return False
 

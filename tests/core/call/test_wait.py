@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -162,6 +163,24 @@ async def test_reraised_error_is_no_cause() -> None:
     with pytest.raises(NotSentError) as caught:
         await client.start(7)
     assert caught.value.__cause__ is None
+    assert caught.value.__notes__ == ["it was not retried, since the wait strategy of the RetryPolicy failed"]
+
+
+@dataclass
+class UnhashableError(Exception):
+    """An exception that defines equality, and so no hash."""
+
+    why: str
+
+
+async def test_unhashable_exception_is_the_cause() -> None:
+    def refuses(_: RetryCallState) -> float:
+        raise UnhashableError("mine")
+
+    client, _ = played(says=lambda *_: TransportFailure("refused", sent=False), retry=RetryPolicy(wait=refuses))
+    with pytest.raises(NotSentError) as caught:
+        await client.start(7)
+    assert caught.value.__cause__ == UnhashableError("mine")
     assert caught.value.__notes__ == ["it was not retried, since the wait strategy of the RetryPolicy failed"]
 
 
