@@ -138,8 +138,8 @@ def confirm(question: str, refusal: str, *, nothing: str = _NOTHING_SENT) -> Non
         write(sys.stderr, fitted(sys.stderr, f"dispatchkit: {escape_control(refusal)}\n"))
         raise typer.Exit(2)
     lines = "\n".join(map(_coloured, fitted(sys.stderr, question).splitlines()))
-    write(sys.stderr, f"{lines} [y/N] ")
-    try:
+    try:  # Ctrl-C may come as soon as the question is seen
+        write(sys.stderr, f"{lines} [y/N] ")
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
         write(sys.stderr, f"\n{nothing}\n")
